@@ -1,0 +1,186 @@
+"""Weights come in one tensor at a time: read, quantized or cast, placed.
+
+Modules are built on the meta device, without weights, and converted by the plan there. Their tensors are then made on
+the target device and filled from the file in the file's order, so that memory peaks one tensor above what stays.
+Everything is checked against the inventory before the first byte is read: nothing half-loaded is left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from chatterbox_nb.checkpoint.tensorfile import Entry, TensorFile
+from chatterbox_nb.errors import TensorError, nearest
+from chatterbox_nb.events import CancelToken
+from chatterbox_nb.precision.layers import Int8Linear, Int8Weight, is_int8, quantize
+from chatterbox_nb.precision.plan import TensorInfo
+
+_GAIN, _DIRECTION = ".parametrizations.weight.original0", ".parametrizations.weight.original1"
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How one stretch of a module's parameter is filled.
+
+    Args:
+        target: the parameter's dotted name in the module.
+        sources: the published names it is made of: one, or a weight norm's gain and direction.
+        rows: the stretch of its first axis, from and to, for matrices that are fused from several.
+    """
+
+    target: str
+    sources: tuple[str, ...]
+    rows: tuple[int, int] | None = None
+
+    @property
+    def index(self) -> slice:
+        return slice(*self.rows) if self.rows else slice(None)
+
+
+def plain_fills(module: nn.Module, prefix: str) -> list[Fill]:
+    """Fills for a borrowed module: its own names behind a prefix, weight norms folded.
+
+    Weight norms must have been removed already (`fold_weight_norms`), which `module.weight_normed` remembers.
+    """
+    folded = getattr(module, "weight_normed", ())
+    found = []
+    for name in module.state_dict():
+        layer, _, last = name.rpartition(".")
+        if last == "weight_scale" or last == "num_batches_tracked":
+            continue
+        name = name.removesuffix("_int8")
+        if last in ("weight", "weight_int8") and layer in folded:
+            found.append(Fill(name, (prefix + layer + _GAIN, prefix + layer + _DIRECTION)))
+        else:
+            found.append(Fill(name, (prefix + name,)))
+    return found
+
+
+def fold_weight_norms(module: nn.Module) -> None:
+    """Removes weight norms from a module on the meta device and remembers where they were.
+
+    The package recomputes them on every call. Its own `remove_weight_norm` raises: it is written for the older hooks.
+    """
+    from torch.nn.utils import parametrize
+
+    names = [name for name, layer in module.named_modules() if parametrize.is_parametrized(layer, "weight")]
+    for name in names:
+        parametrize.remove_parametrizations(module.get_submodule(name), "weight")
+    module.weight_normed = tuple(names)  # type: ignore[assignment]
+
+
+def check_file(file: TensorFile, tensors: Iterable[TensorInfo], optional: Iterable[str]) -> None:
+    """Holds a file's names and shapes against the inventory, before anything is read.
+
+    Raises:
+        TensorError: unknown, missing, misshapen or transposed tensors, the first ones named.
+    """
+    wanted = {tensor.name: tensor for tensor in tensors}
+    unknown = sorted(file.entries.keys() - wanted.keys())
+    missing = sorted(wanted.keys() - file.entries.keys() - set(optional))
+    wrong = [
+        _misshapen(name, file.entries[name], tensor.shape)
+        for name, tensor in wanted.items()
+        if name in file.entries and file.entries[name].shape != tensor.shape
+    ]
+    kinds = [
+        f"'{name}' holds {str(file.entries[name].dtype).removeprefix('torch.')}"
+        for name, tensor in wanted.items()
+        if name in file.entries and file.entries[name].dtype.is_floating_point != (tensor.kind != "counter")
+    ]
+    for what, found in (
+        ("tensors nobody knows", [f"'{name}'{nearest(name, missing)}" for name in unknown]),
+        ("missing tensors", [f"'{name}'" for name in missing]),
+        ("tensors of another shape", wrong),
+        ("tensors of another type", kinds),
+    ):
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise TensorError(
+                f"{file.path} is not the checkpoint this model expects: {len(found)} {what}: "
+                f"{', '.join(found[:3])}{more}. "
+                "Name the right model or folder, or delete the file and load again."
+            )
+
+
+def _misshapen(name: str, entry: Entry, wanted: tuple[int, ...]) -> str:
+    hint = " (transposed)" if entry.shape == wanted[::-1] else ""
+    return f"'{name}' is {list(entry.shape)}, not {list(wanted)}{hint}"
+
+
+def load(
+    module: nn.Module,
+    file: TensorFile,
+    fills: Iterable[Fill],
+    device: torch.device,
+    on_fill: Callable[[Fill], None] = lambda fill: None,
+    cancel: CancelToken | None = None,
+) -> None:
+    """Makes a module's tensors on the device and fills each from the file.
+
+    Args:
+        module: on the meta device, converted by the plan.
+        file: checked by `check_file`.
+        fills: how; parameters that no fill names are an error, unless the module computed them itself.
+        on_fill: told after each.
+        cancel: checked between tensors.
+
+    Raises:
+        TensorError: a parameter of the module is left without values.
+    """
+    fills = list(fills)
+    _check_complete(module, fills)
+    module.to_empty(device=device)
+    module.requires_grad_(False)
+    order = {name: entry.offset for name, entry in file.entries.items()}
+    for fill in sorted(fills, key=lambda fill: order[fill.sources[-1]]):
+        if cancel is not None:
+            cancel.check()
+        layer, _, last = fill.target.rpartition(".")
+        _put(module.get_submodule(layer), last, _value(file, fill), fill.index)
+        on_fill(fill)
+    for child in module.modules():
+        if isinstance(child, Int8Linear):
+            child.finish()
+
+
+def _value(file: TensorFile, fill: Fill) -> Tensor:
+    parts = [file.read(name) for name in fill.sources]
+    if len(parts) == 1:
+        return parts[0]
+    gain, direction = (part.float() for part in parts)
+    return torch._weight_norm(direction, gain, 0)
+
+
+def _put(layer: nn.Module, name: str, value: Tensor, rows: slice) -> None:
+    if name == "weight" and is_int8(layer):
+        axis = layer.weight_axis if isinstance(layer, Int8Weight) else 0
+        quantized, scale = quantize(value, axis)
+        layer.weight_int8[rows].copy_(quantized)  # type: ignore[index]
+        layer.weight_scale[rows].copy_(scale)  # type: ignore[index]
+    else:
+        target: Tensor = getattr(layer, name)
+        target.data[rows if target.ndim else ...] = value.to(target.device, target.dtype)
+
+
+def _check_complete(module: nn.Module, fills: Iterable[Fill]) -> None:
+    """Every stored tensor of the module must be filled, each row once."""
+    filled: dict[str, int] = {}
+    for fill in fills:
+        layer, _, last = fill.target.rpartition(".")
+        stored = "weight_int8" if last == "weight" and is_int8(module.get_submodule(layer)) else last
+        size = getattr(module.get_submodule(layer), stored).shape
+        count = len(range(*fill.index.indices(size[0]))) if size else 1
+        filled[fill.target] = filled.get(fill.target, 0) + count
+        if filled[fill.target] > (size[0] if size else 1):
+            raise TensorError(f"'{fill.target}' is filled twice.")
+    for name, tensor in module.state_dict().items():
+        if name.endswith(("weight_scale", "num_batches_tracked")):
+            continue
+        wanted = tensor.shape[0] if tensor.ndim else 1
+        if filled.get(name.removesuffix("_int8"), 0) != wanted:
+            raise TensorError(f"'{name}' of {type(module).__name__} is left without values.")

@@ -1,0 +1,140 @@
+"""A safetensors file, checked before it is trusted and read one tensor at a time.
+
+`safetensors` maps the whole file, and every page it touches stays counted as this process's memory while the map
+lives. Here bytes are read straight into the tensor that keeps them, so that a load peaks one tensor above what stays.
+The format: eight bytes of header length, a JSON header, the data.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from chatterbox_nb.errors import SourceError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies: dtype, shape, offset in the file and length in bytes."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+class TensorFile:
+    """A safetensors file opened for reading; a context manager.
+
+    Args:
+        path: the file.
+        on_bytes: told how many bytes each read took.
+
+    Raises:
+        SourceError: the file is missing, truncated, or not safetensors.
+    """
+
+    def __init__(self, path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> None:
+        self.path = path
+        self._on_bytes = on_bytes
+        self.entries, self.header_bytes = _read_header(path)
+        self._file: BinaryIO = path.open("rb", buffering=0)
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in the file's dtype, in memory of its own."""
+        entry = self.entries[name]
+        raw = torch.empty(entry.length, dtype=torch.uint8)
+        view = memoryview(raw.numpy().data) if entry.length else memoryview(b"")
+        self._file.seek(entry.offset)
+        done = 0
+        while done < entry.length:
+            count = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise SourceError(f"{self.path} ended while '{name}' was read. Delete it and load again.")
+            done += count
+        if self._on_bytes is not None:
+            self._on_bytes(view)
+        return raw.view(entry.dtype).view(entry.shape)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Entry], int]:
+    problem = ""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(_LONGEST_HEADER, size):
+                raise ValueError(f"its header claims {length} bytes of {size}")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        entries = {name: _entry(name, info, 8 + length) for name, info in header.items()}
+        end = max((entry.offset + entry.length for entry in entries.values()), default=8 + length)
+        if end == size:
+            return entries, 8 + length
+        problem = f"it has {size} bytes and should have {end}" + (", so it was cut off" if size < end else "")
+    except FileNotFoundError:
+        raise SourceError(f"There is no file {path}. Load again to fetch it, or name the right folder.") from None
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = str(error)
+    raise SourceError(f"{path} is not a whole safetensors file: {problem}. Delete it and load again.")
+
+
+def _entry(name: str, info: dict, start: int) -> Entry:
+    begin, end = info["data_offsets"]
+    dtype, shape = DTYPES[info["dtype"]], tuple(info["shape"])
+    wanted = dtype.itemsize
+    for size in shape:
+        wanted *= size
+    if end - begin != wanted or begin < 0:
+        raise ValueError(f"'{name}' takes {end - begin} bytes and its shape {list(shape)} needs {wanted}")
+    return Entry(dtype, shape, start + begin, wanted)
+
+
+def header_size(tensors: list[tuple[str, str, tuple[int, ...]]]) -> int:
+    """Bytes of the header that `safetensors` writes for `(name, dtype, shape)`, in its order."""
+    return len(make_header(tensors)[0])
+
+
+def make_header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes, list[str]]:
+    """The header, length included, and the names in the order their data follows: by dtype size, then name."""
+    ordered = sorted(tensors, key=lambda entry: (-DTYPES[entry[1]].itemsize, entry[0]))
+    header, offset = {}, 0
+    for name, dtype, shape in ordered:
+        length = DTYPES[dtype].itemsize
+        for size in shape:
+            length *= size
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + length]}
+        offset += length
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, [name for name, _, _ in ordered]

@@ -1,0 +1,1 @@
+"""How speech is made, a file a stage. Knows nothing of notebooks."""

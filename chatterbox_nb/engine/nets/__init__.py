@@ -1,0 +1,1 @@
+"""The networks on the hot path, ours."""

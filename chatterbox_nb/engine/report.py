@@ -1,0 +1,89 @@
+"""What a load did: the plan with the measured bytes of each row, and the three ratios with their denominators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from chatterbox_nb.checkpoint.loader import Fill
+from chatterbox_nb.precision import layers
+from chatterbox_nb.precision.plan import Plan, Row, TensorInfo
+from chatterbox_nb.shown import Shown
+
+
+@dataclass(frozen=True, repr=False)
+class LoadReport(Shown):
+    """What a load did, measured. Bytes are bytes; a GB is 10⁹ of them.
+
+    Args:
+        rows: the plan's rows; those that are resident carry the bytes of the tensors found in memory.
+        bytes: of the tensors that stay in memory.
+        shipped_bytes: what the package loads for the same model, in float32.
+        own_fp32_bytes, own_fp16_bytes: what this package keeps in memory at those precisions, in the same placement.
+        process_growth_bytes: of this process over the load, its imports not counted.
+        process_peak_bytes: highest such growth while loading.
+        watermarker_bytes: Perth's, not in `bytes`; the package holds it too, with its decoder.
+        weights: SHA-256 of everything that was read.
+        cache_hit: the quantized form came from the disk cache.
+        seconds: by phase.
+    """
+
+    model: str
+    title: str
+    source: str
+    plan: Plan
+    rows: tuple[Row, ...]
+    shipped_bytes: int
+    own_fp32_bytes: int
+    own_fp16_bytes: int
+    process_growth_bytes: int
+    process_peak_bytes: int
+    watermarker_bytes: int
+    weights: str
+    seconds: Mapping[str, float]
+    cache_hit: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(row.resident_bytes for row in self.rows)
+
+    @property
+    def bytes_by_component(self) -> dict[str, int]:
+        """Resident bytes of each component; what is on demand counts nothing."""
+        found: dict[str, int] = {}
+        for row in self.rows:
+            found[row.component] = found.get(row.component, 0) + row.resident_bytes
+        return found
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """The bytes in memory as a part of each denominator."""
+        return {
+            "of what the package loads in fp32": self.bytes / self.shipped_bytes,
+            "of our own fp32": self.bytes / self.own_fp32_bytes,
+            "of our own fp16": self.bytes / self.own_fp16_bytes,
+        }
+
+
+def measure(
+    planned: Plan,
+    tensors: Iterable[TensorInfo],
+    modules: Mapping[str, nn.Module],
+    fills: Mapping[str, Iterable[Fill]],
+) -> tuple[Row, ...]:
+    """The plan's rows with the bytes of the tensors that are there, walked one by one."""
+    kinds = {(tensor.component, tensor.name): tensor.kind for tensor in tensors}
+    found: dict[tuple[str, str], int] = {}
+    for component, module in modules.items():
+        kind_of = {fill.target: kinds[component, fill.sources[-1]] for fill in fills[component]}
+        for name, tensor in layers.tensors_of(module).items():
+            target = name.removesuffix("_int8").removesuffix("_scale")
+            key = component, kind_of.get(target, "table")
+            found[key] = found.get(key, 0) + tensor.numel() * tensor.element_size()
+    return tuple(
+        replace(row, bytes=found.get((row.component, row.kind), 0)) if row.placement == "resident" else row
+        for row in planned.rows
+    )

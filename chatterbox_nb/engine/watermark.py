@@ -1,0 +1,61 @@
+"""Resemble AI's inaudible watermark (Perth), on every output.
+
+Built without its constructor's random numbers and prints, and without its decoder, which only detection needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chatterbox_nb.audio import Samples
+from chatterbox_nb.checkpoint.reference import import_package
+
+
+def _perth_net() -> Any:
+    import_package()
+    from perth.perth_net import PREPACKAGED_MODELS_DIR
+    from perth.perth_net.perth_net_implicit.checkpoint_manager import CheckpointManager
+    from perth.perth_net.perth_net_implicit.model.perth_net import PerthNet
+
+    folder = CheckpointManager(Path(PREPACKAGED_MODELS_DIR), "implicit")
+    file = max(folder.save_path.glob("*.pth.tar"), key=lambda path: int(path.name.split(".")[0].split("_")[-1]))
+    with torch.device("meta"):
+        net = PerthNet(folder.hp)
+    net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["model"], assign=True)
+    return net.eval().requires_grad_(False)
+
+
+class Watermarker:
+    """Puts the mark in; `bytes` is what it takes."""
+
+    def __init__(self) -> None:
+        from perth import PerthImplicitWatermarker
+
+        net = _perth_net()
+        del net.decoder
+        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
+        self._marker = PerthImplicitWatermarker(run_name=None, perth_net=net)
+
+    def apply(self, samples: Samples, sample_rate: int) -> Samples:
+        """Marked samples of the same length; silence has no room for a mark and stays as it is."""
+        if not len(samples) or not samples.any():
+            return samples
+        with torch.inference_mode():
+            marked = self._marker.apply_watermark(samples, sample_rate=sample_rate)
+        out = np.zeros_like(samples)
+        out[: len(marked)] = marked[: len(samples)]
+        return np.clip(out, -1.0, 1.0)
+
+
+def detect(samples: Samples, sample_rate: int) -> float:
+    """How much of the mark is there: near 1 in marked audio, near 0 or NaN otherwise."""
+    import_package()
+    from perth import PerthImplicitWatermarker
+
+    marker = PerthImplicitWatermarker(run_name=None, perth_net=_perth_net())
+    with torch.inference_mode():
+        return float(np.mean(marker.get_watermark(samples, sample_rate=sample_rate, round=False)))

@@ -1,0 +1,204 @@
+"""The model thread: jobs in the order they were asked for, one at a time.
+
+CUDA graphs, thread pools and random state then have one owner. `submit` gives a Job; a caller waits for it, or asks for
+`Busy` instead of waiting. Observers are called on this thread, outside of any lock.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as StillRunning
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from chatterbox_nb import usage
+from chatterbox_nb.errors import Busy, EngineError, OutOfMemory, TTSError
+from chatterbox_nb.events import CancelToken, Observer, Progress
+
+T = TypeVar("T")
+_WAIT_SLICE_SECONDS = 0.1
+
+
+@dataclass(eq=False)
+class Job(Generic[T]):
+    """Work on the model thread: wait for its `result`, `cancel` it, look at its `latest` progress."""
+
+    label: str
+    work: Callable[[Job[T]], T]
+    observer: Observer | None = None
+    cancel_token: CancelToken = field(default_factory=CancelToken)
+    latest: Progress | None = None
+    _future: Future[T] = field(default_factory=Future)
+
+    def observe(self, progress: Progress) -> None:
+        """The observer that the work calls."""
+        self.latest = progress
+        if self.observer is not None:
+            self.observer(progress)
+
+    def cancel(self) -> None:
+        """Asks it to stop; it does so within a token or a flow step."""
+        self.cancel_token.cancel()
+
+    @property
+    def done(self) -> bool:
+        return self._future.done()
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Calls back once it is done, or at once if it is."""
+        self._future.add_done_callback(lambda future: callback())
+
+    def result(self, timeout: float | None = None) -> T:
+        """What the work returned, or its error. Raises `StillRunning` after `timeout` seconds."""
+        return self._future.result(timeout)
+
+    def wait(self, on_tick: Callable[[Progress | None], None] = lambda progress: None) -> T:
+        """Waits in short slices. An interrupt cancels the work, waits for it to stop, and shows as its Cancelled.
+
+        Args:
+            on_tick: told the latest progress, on the waiting thread, about ten times a second.
+        """
+        while True:
+            try:
+                return self.result(_WAIT_SLICE_SECONDS)
+            except StillRunning:
+                if self.done:  # the work itself raised a TimeoutError
+                    raise
+                on_tick(self.latest)
+            except KeyboardInterrupt:
+                self.cancel()
+
+
+class ModelThread:
+    """Runs jobs. `after_failure` is called when one failed, to give memory back."""
+
+    def __init__(self, after_failure: Callable[[], None]) -> None:
+        self._jobs: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._running: Job[Any] | None = None
+        self._waiting = 0
+        self._observers: list[Observer] = []
+        self._after_failure = after_failure
+
+    def submit(
+        self,
+        label: str,
+        work: Callable[[Job[T]], T],
+        observer: Observer | None = None,
+        cancel: CancelToken | None = None,
+        wait: bool = True,
+    ) -> Job[T]:
+        """Puts work on the model thread.
+
+        Args:
+            label: what it is, for people: "speaking".
+            work: called there with its Job.
+            observer: told of its progress.
+            cancel: a token of the caller's.
+            wait: False raises Busy when there is other work.
+
+        Raises:
+            Busy: other work is running or waiting.
+        """
+        job = Job(label, work, observer, cancel or CancelToken())
+        with self._lock:
+            if not wait and (self._running is not None or self._waiting):
+                running = self._running.label if self._running else "other work"
+                raise Busy(
+                    f"The model is {running}, and {self._waiting} more wait. Stop it, or try again when it is done."
+                )
+            self._waiting += 1
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._serve, name="chatterbox-nb model", daemon=True)
+                self._thread.start()
+        self._jobs.put(job)
+        return job
+
+    @property
+    def busy(self) -> str | None:
+        """What the model thread is doing, or None."""
+        running = self._running
+        return running.label if running else None
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Tells an observer of all work, and of every load and unload as it ends. Returns what stops that."""
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer) if observer in self._observers else None
+
+    def _serve(self) -> None:
+        while True:
+            job = self._jobs.get()
+            with self._lock:
+                self._waiting -= 1
+                self._running = job
+            self._run(job)
+            del job
+
+    def _run(self, job: Job[Any]) -> None:
+        outcome: Any = None
+        failure: BaseException | None = None
+        try:
+            job.cancel_token.check()
+            if "torch" not in sys.modules:
+                job.observe(Progress("import", detail="PyTorch"))
+            import torch
+
+            with torch.inference_mode():
+                outcome = job.work(job)
+        except BaseException as error:
+            failure = _in_one_line(error)
+        # Outside of the handler: a failure raised in it would keep the frames, and so the tensors, of what failed.
+        with self._lock:
+            self._running = None
+        if failure is None:
+            job._future.set_result(outcome)
+        else:
+            self._after_failure()
+            job._future.set_exception(failure)
+
+    def teller(self, job: Job[Any]) -> Observer:
+        """The observer that work reports to: its job's own, and everyone who observes the manager."""
+
+        def observe(progress: Progress) -> None:
+            job.observe(progress)
+            for observer in tuple(self._observers):
+                observer(progress)
+
+        return observe
+
+
+def _in_one_line(error: BaseException) -> BaseException:
+    """The error a caller is to see: ours as it is, others as one that says what to do. Without frames."""
+    if isinstance(error, TTSError):
+        kept: BaseException = error
+    elif _out_of_memory(error):
+        reading = usage.read("cpu")
+        free = f"{reading.device_free / 1e9:.2f} GB is free. " if reading.device_free is not None else ""
+        kept = OutOfMemory(
+            f"Out of memory: {str(error).splitlines()[0]} {free}Try %tts_load --precision int8, or a shorter text."
+        )
+    else:
+        details = "".join(traceback.format_exception(error))
+        where = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
+        place = f" at {Path(where.filename).name}:{where.lineno}" if where else ""
+        kept = EngineError(
+            f"Unexpected {type(error).__name__}{place}: {error}. This is a bug; the error's .details tells where.",
+            details,
+        )
+    kept.__traceback__ = kept.__cause__ = kept.__context__ = None
+    return kept
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )

@@ -1,0 +1,25 @@
+"""All that knows Jupyter: magics, their arguments, completion, the progress line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def register(shell: Any) -> None:
+    """Gives a shell the magics, completion and the guard around questions. Again is the same as once."""
+    import chatterbox_nb.render  # noqa: F401  teaches results how to show themselves
+    from chatterbox_nb.notebook import completion, magics, questions
+
+    shell.register_magics(magics.TTSMagics(shell))
+    completion.register(shell)
+    questions.register(shell)
+
+
+def unregister(shell: Any) -> None:
+    """Takes them away again."""
+    from chatterbox_nb.notebook import magics, questions
+
+    for kind, names in magics.TTSMagics.magics.items():
+        for name in names:
+            shell.magics_manager.magics[kind].pop(name, None)
+    questions.unregister(shell)

@@ -1,0 +1,146 @@
+"""The options of the magics: argparse over shlex, with errors that name the nearest option.
+
+IPython's own `magic_arguments` keeps quotes and ends in `UsageError`, which notebook tests cannot see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any, NoReturn
+
+from chatterbox_nb import settings
+from chatterbox_nb.errors import ArgumentError, nearest
+
+
+class MagicParser(argparse.ArgumentParser):
+    """An ArgumentParser that raises ArgumentError and never exits."""
+
+    def __init__(self, name: str, about: str, usage: str | None = None) -> None:
+        super().__init__(
+            prog=name,
+            description=about,
+            usage=usage,
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("--help", action="store_true", help="show this")
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(f"{self.prog}: {message}. See {self.prog} --help")
+
+    def options(self) -> list[str]:
+        """Every option, as it is written."""
+        return [option for action in self._actions for option in action.option_strings]
+
+    def action_of(self, option: str) -> argparse.Action | None:
+        return self._option_string_actions.get(option)
+
+    def read(self, line: str) -> argparse.Namespace:
+        """The options of a line that holds nothing else.
+
+        Raises:
+            ArgumentError: an unknown option, a value that is missing or not of its kind, an unclosed quote.
+        """
+        return self._read(_split(line, self.prog))
+
+    def read_before_text(self, line: str) -> tuple[argparse.Namespace, str]:
+        """The options at the start of a line, and the text behind them as it was written, quotes and all."""
+        words: list[str] = []
+        rest = line.lstrip()
+        while rest.startswith("--"):
+            option, _, behind = rest.partition(" ")
+            if option == "--":
+                rest = behind
+                break
+            words.append(option)
+            rest = behind.lstrip()
+            action = self.action_of(option)
+            if action is not None and action.nargs != 0:
+                value, rest = _first_word(rest, self.prog)
+                words += [value] if value else []
+        return self._read(words), rest
+
+    def _read(self, words: list[str]) -> argparse.Namespace:
+        found, unknown = self.parse_known_args(words)
+        if unknown:
+            option = unknown[0].split("=")[0]
+            near = nearest(option, self.options())
+            raise ArgumentError(f"{self.prog}: there is no option '{option}'.{near} See {self.prog} --help")
+        return found
+
+
+def _split(line: str, name: str) -> list[str]:
+    problem = ""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        problem = str(error)
+    raise ArgumentError(f"{name}: {problem} in: {line}")
+
+
+def _first_word(text: str, name: str) -> tuple[str, str]:
+    """The first word, quotes removed if it is quoted, and what is behind it."""
+    if text[:1] in ("'", '"'):
+        end = text.find(text[0], 1)
+        if end < 0:
+            raise ArgumentError(f"{name}: No closing quotation in: {text}")
+        return text[1:end], text[end + 1 :].lstrip()
+    word, _, rest = text.partition(" ")
+    return word, rest.lstrip()
+
+
+def load_parser() -> MagicParser:
+    parser = MagicParser("%tts_load", "Loads a model into this kernel, or switches to it.")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="demo or english; the setting CHATTERBOX_NB_MODEL if left out"
+    )
+    parser.add_argument("--precision", metavar="P", help="auto, fp32 or int8")
+    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--source", metavar="DIR_OR_REPO", help="a folder, or a hub repo owner/name")
+    parser.add_argument("--kernel", metavar="K", help="how int8 is multiplied: auto, plain, int8pack or dynamic")
+    return parser
+
+
+def speak_parser(name: str) -> MagicParser:
+    what = "Speaks the cell." if name == "%%tts" else "Speaks the line."
+    usage = "%%tts [options]\n<text>" if name == "%%tts" else "%tts [options] TEXT"
+    parser = MagicParser(name, f"{what} Shows a player and returns the Take.", usage.replace("%", "%%"))
+    parser.add_argument("--voice", metavar="V", help="a name of the library, or an audio file")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed sounds the same")
+    parser.add_argument("--language", metavar="L", help="for models that have several")
+    for option, setting in (
+        ("--exaggeration", "exaggeration"),
+        ("--cfg", "cfg_weight"),
+        ("--temperature", "temperature"),
+        ("--min-p", "min_p"),
+        ("--top-p", "top_p"),
+        ("--repetition-penalty", "repetition_penalty"),
+        ("--max-chunk", "max_chunk"),
+    ):
+        row = settings.BY_NAME[setting]
+        kind = int if row.kind == "int" else float
+        about = row.about.replace("%", "%%")
+        parser.add_argument(option, dest=setting, type=kind, metavar="X", help=f"{about} ({row.low:g} to {row.high:g})")
+    parser.add_argument("--expand", action="store_true", help="put the values of {names} into the text")
+    parser.add_argument("--out", metavar="NAME", help="keep the Take in this variable")
+    parser.add_argument("--save", metavar="FILE", help="write a .wav, .flac, .mp3 or .ogg")
+    parser.add_argument("--play", action="store_true", help="start playing at once")
+    parser.add_argument("--quiet", action="store_true", help="show and return nothing; use --out or --save")
+    return parser
+
+
+def bare_parser(name: str, about: str) -> MagicParser:
+    """A magic without options."""
+    return MagicParser(name, about)
+
+
+PARSERS: dict[str, Any] = {
+    "%tts_load": load_parser,
+    "%%tts": lambda: speak_parser("%%tts"),
+    "%tts": lambda: speak_parser("%tts"),
+    "%tts_info": lambda: bare_parser("%tts_info", "Says what is loaded."),
+    "%tts_memory": lambda: bare_parser("%tts_memory", "Reads the memory, in bytes that were counted."),
+    "%tts_unload": lambda: bare_parser("%tts_unload", "Drops the model and gives its memory back."),
+}

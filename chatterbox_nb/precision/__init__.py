@@ -1,0 +1,1 @@
+"""How numbers are stored and multiplied: the plan, the quantized layers, the kernels."""

@@ -1,0 +1,44 @@
+"""The fast multiply for each kind of device, and the plain one they are checked against.
+
+A kernel is a class with a `name`, `max_rows`, and two methods: `pack(weight, scale)` makes what it multiplies with,
+once after a load, and `multiply(x, packed, bias)` gives `x @ dequantized.T + bias`. More rows than `max_rows` go to `plain`.
+Rows of `x` never influence each other.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Packed = tuple[Tensor, ...]
+
+
+class Kernel(Protocol):
+    name: str
+    max_rows: int
+
+    def pack(self, weight: Tensor, scale: Tensor) -> Packed:
+        """int8 `[N, K]` and float32 `[N]` as this kernel multiplies them; the first element holds the weights."""
+
+    def unpack(self, packed: Packed) -> tuple[Tensor, Tensor]:
+        """The same int8 `[N, K]` and float32 `[N]` again, bit for bit."""
+
+    def multiply(self, x: Tensor, packed: Packed, bias: Tensor | None) -> Tensor:
+        """`[M, K]` to `[M, N]` in the dtype of `x`."""
+
+
+def get(name: str) -> Kernel:
+    """The kernel of that name, as `plan.choose_kernel` chose it."""
+    from chatterbox_nb.precision.kernels import plain, x86
+
+    kernels: dict[str, type[Kernel]] = {"plain": plain.Plain, "int8pack": x86.Int8Pack, "dynamic": x86.Dynamic}
+    return kernels[name]()
+
+
+def dequantize(weight: Tensor, scale: Tensor, dtype: torch.dtype, axis: int = 0) -> Tensor:
+    """int8 weights and one float32 scale for each index of `axis`, as numbers of `dtype`."""
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    return (weight.to(scale.dtype) * scale.view(shape)).to(dtype)

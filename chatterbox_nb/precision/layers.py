@@ -1,0 +1,195 @@
+"""The quantized layers, and the two verbs: `quantize` a tensor, `convert` a module.
+
+int8, one float32 scale an output row (an entry of an embedding, an output channel of a convolution), symmetric, round
+to nearest: plain tensors under plain names, `weight_int8` and `weight_scale`. Biases stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from chatterbox_nb.errors import PrecisionError
+from chatterbox_nb.precision.kernels import Kernel, Packed, dequantize
+
+# Quantizing works through a tensor in blocks of this many elements, so that it needs no second large tensor.
+_BLOCK = 1 << 20
+
+
+def quantize(weight: Tensor, axis: int = 0) -> tuple[Tensor, Tensor]:
+    """Symmetric round-to-nearest int8 with one scale for each index of `axis`.
+
+    Args:
+        weight: float, any shape.
+        axis: the axis that keeps its own scales.
+
+    Returns:
+        int8 of the same shape in -127..127, and float32 scales `[weight.shape[axis]]`; an all-zero row has scale 1.
+    """
+    rows = weight.transpose(0, axis).reshape(weight.shape[axis], -1)
+    quantized = torch.empty(rows.shape, dtype=torch.int8, device=weight.device)
+    scale = torch.empty(len(rows), dtype=torch.float32, device=weight.device)
+    step = max(1, _BLOCK // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step].float()
+        largest = block.abs().amax(1)
+        block_scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+        scale[start : start + step] = block_scale
+        quantized[start : start + step] = (block / block_scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+    shape = list(weight.shape)
+    shape[0], shape[axis] = shape[axis], shape[0]
+    return quantized.view(shape).transpose(0, axis).contiguous(), scale
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights, multiplied by a kernel when the rows are few."""
+
+    weight_int8: Tensor | None
+    weight_scale: Tensor
+    packed: Packed | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool, kernel: Kernel, device: Any = None) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("weight_int8", torch.empty(out_features, in_features, dtype=torch.int8, device=device))
+        self.register_buffer("weight_scale", torch.empty(out_features, dtype=torch.float32, device=device))
+        self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
+        self.kernel = kernel
+        self.packed = None
+
+    def finish(self) -> None:
+        """Makes what the kernel multiplies with. A kernel with a layout of its own replaces the plain weights."""
+        assert self.weight_int8 is not None, "packed already"
+        self.packed = self.kernel.pack(self.weight_int8, self.weight_scale)
+        if self.packed[0] is not self.weight_int8:
+            self.weight_int8 = None
+
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """int8 `[N, K]` and float32 `[N]`."""
+        if self.packed is not None:
+            return self.kernel.unpack(self.packed)
+        assert self.weight_int8 is not None, "neither packed nor plain"
+        return self.weight_int8, self.weight_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.packed is None:
+            self.finish()
+        assert self.packed is not None
+        rows = x.reshape(-1, self.in_features)
+        if len(rows) <= self.kernel.max_rows:
+            y = self.kernel.multiply(rows, self.packed, self.bias)
+        else:
+            y = torch.nn.functional.linear(rows, dequantize(*self.plain(), x.dtype), self.bias)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight_int8"] = self.plain()[0]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        if self.weight_int8 is None:
+            self.weight_int8 = torch.empty(self.out_features, self.in_features, dtype=torch.int8)
+        self.packed = None
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Int8Embedding(nn.Module):
+    """An embedding table stored in int8, one scale an entry; only the entries that are read are dequantized."""
+
+    weight_int8: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, entries: int, width: int, device: Any = None, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.register_buffer("weight_int8", torch.empty(entries, width, dtype=torch.int8, device=device))
+        self.register_buffer("weight_scale", torch.empty(entries, dtype=torch.float32, device=device))
+        self.dtype = dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return (self.weight_int8[ids] * self.weight_scale[ids].unsqueeze(-1)).to(self.dtype)
+
+
+class Int8Weight:
+    """Mixed into any class whose forward reads `self.weight`: it is stored in int8 and dequantized for each call."""
+
+    weight_axis: int
+    weight_int8: Tensor
+    weight_scale: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        return dequantize(self.weight_int8, self.weight_scale, torch.float32, self.weight_axis)
+
+
+@cache
+def _stored_class(layer: Any) -> type[nn.Module]:
+    return type(f"Int8{layer.__name__}", (Int8Weight, layer), {})
+
+
+def _store_convolution(layer: Any) -> None:
+    """Turns a convolution, of whatever subclass, into one whose weight is stored in int8."""
+    weight = layer.weight
+    axis = 1 if isinstance(layer, _ConvTransposeNd) else 0
+    del layer.weight
+    layer.__class__ = _stored_class(layer.__class__)
+    layer.weight_axis = axis
+    layer.register_buffer("weight_int8", torch.empty(weight.shape, dtype=torch.int8, device=weight.device))
+    layer.register_buffer("weight_scale", torch.empty(weight.shape[axis], dtype=torch.float32, device=weight.device))
+
+
+def convert(module: nn.Module, storage: Mapping[str, str], kernel: Callable[[str], Kernel]) -> int:
+    """Replaces the layers that are to be stored in int8 by empty quantized ones of the same shape.
+
+    Args:
+        module: built without weights; its children are replaced in place.
+        storage: a layer's dotted name → how its weight is stored.
+        kernel: a linear layer's dotted name → what multiplies it.
+
+    Returns:
+        How many layers were converted.
+
+    Raises:
+        PrecisionError: nothing was converted.
+    """
+    converted = 0
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, (nn.Linear, nn.Embedding, _ConvNd)) or storage.get(name) != "int8":
+            continue
+        converted += 1
+        if isinstance(layer, _ConvNd):
+            _store_convolution(layer)
+            continue
+        device = layer.weight.device
+        new: nn.Module = (
+            Int8Linear(layer.in_features, layer.out_features, layer.bias is not None, kernel(name), device)
+            if isinstance(layer, nn.Linear)
+            else Int8Embedding(layer.num_embeddings, layer.embedding_dim, device)
+        )
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, new)
+    if not converted:
+        raise PrecisionError(f"int8 was asked for, and nothing in {type(module).__name__} could be converted.")
+    return converted
+
+
+def is_int8(layer: nn.Module) -> bool:
+    return isinstance(layer, (Int8Linear, Int8Embedding, Int8Weight))
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Every tensor a module holds in memory, by dotted name: parameters, buffers, packed weights."""
+    found = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name, layer in module.named_modules():
+        if isinstance(layer, Int8Linear) and layer.packed is not None:
+            found[f"{name}.weight_int8"] = layer.packed[0]
+    return found
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Bytes of every tensor a module holds."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(module).values())

@@ -1,0 +1,93 @@
+"""Results as text, for terminals, logs and everything that shows no HTML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chatterbox_nb.render.units import part, seconds, size
+
+if TYPE_CHECKING:
+    from chatterbox_nb.engine.report import LoadReport
+    from chatterbox_nb.manager import ModelInfo
+    from chatterbox_nb.take import Take
+    from chatterbox_nb.usage import MemoryReading
+
+
+def take(take: Take) -> str:
+    lines = [f"Take: {caption(take)}"]
+    lines += [f"  warning: {warning}" for warning in take.warnings]
+    return "\n".join(lines)
+
+
+def caption(take: Take) -> str:
+    """What a take is, in one line."""
+    facts = [
+        seconds(take.duration),
+        f"{take.model} {take.precision}",
+        f"voice {take.request.voice.name if take.request.voice else 'builtin'}",
+        f"seed {take.request.seed}",
+        f"real-time factor {take.real_time_factor:.2f}",
+    ]
+    if len(take.chunks) > 1:
+        facts.insert(1, f"{len(take.chunks)} chunks")
+    if take.finish != "stop":
+        facts.append(f"ended by {take.finish}")
+    return " · ".join(facts)
+
+
+def headline(report: LoadReport) -> str:
+    """What a load came to, in one sentence, with the denominator."""
+    ratio = report.bytes / report.shipped_bytes
+    return (
+        f"{report.title} at {report.plan.precision} on {report.plan.device}: {size(report.bytes)} in memory, "
+        f"{part(1 - ratio)} less than the {size(report.shipped_bytes)} the package loads in fp32"
+    )
+
+
+def load_report(report: LoadReport) -> str:
+    lines = [headline(report), f"  why: {report.plan.reason}", f"  from: {report.source}"]
+    lines += [f"  {part(ratio):>7} {name}" for name, ratio in report.ratios.items()]
+    lines += [f"  {size(count):>8}  {name}" for name, count in report.bytes_by_component.items() if count]
+    lines.append(
+        f"  process: grew {size(report.process_growth_bytes)}, peak {size(report.process_peak_bytes)}; "
+        f"watermarker {size(report.watermarker_bytes)} on top"
+    )
+    lines.append("  time: " + ", ".join(f"{stage} {seconds(spent)}" for stage, spent in report.seconds.items()))
+    lines += [f"  warning: {warning}" for warning in report.warnings]
+    return "\n".join(lines)
+
+
+def model_info(info: ModelInfo) -> str:
+    kernel = f", kernel {info.kernel}" if info.kernel else ""
+    lines = [
+        f"{info.title}: {info.precision} on {info.device}, quantization {info.quantization}, "
+        f"dtype {info.dtype}{kernel}",
+        f"  why: {info.reason}",
+        f"  from: {info.source}, weights {info.weights[:16]}",
+        f"  {size(info.bytes):>8}  in memory",
+    ]
+    lines += [f"  {size(count):>8}  {name}" for name, count in info.bytes_by_component.items()]
+    if not info.verified:
+        lines.append(f"  This project has not run on {info.device.split(':')[0]} yet: unverified on hardware.")
+    return "\n".join(lines)
+
+
+def memory(reading: MemoryReading) -> str:
+    return f"Memory on {reading.device}\n" + "\n".join(
+        f"  {size(count):>8}  {name}" for name, count in memory_rows(reading)
+    )
+
+
+def memory_rows(reading: MemoryReading) -> list[tuple[str, int]]:
+    """What a reading tells, each with what it counts."""
+    cpu = reading.device == "cpu"
+    rows = [
+        ("allocated: the model's tensors" if cpu else "allocated: tensors on the device", reading.allocated),
+        ("reserved: held by the device's allocator", reading.reserved),
+        ("peak: this process, in the last load or take" if cpu else "peak: allocated since the load", reading.peak),
+        ("process: resident memory, imports included", reading.process),
+        ("used in the machine by everyone" if cpu else "used on the device by everyone", reading.device_used),
+        ("free", reading.device_free),
+        ("in all", reading.device_total),
+    ]
+    return [(name, count) for name, count in rows if count is not None]

@@ -1,0 +1,64 @@
+"""Progress as one line: stage, tokens, seconds of audio, time left."""
+
+from __future__ import annotations
+
+from html import escape
+
+from chatterbox_nb.events import Progress
+from chatterbox_nb.render import elements
+from chatterbox_nb.render.units import seconds, size
+
+_WORDS = {
+    "import": "Importing",
+    "build": "Building the networks",
+    "find": "Looking for the files of",
+    "download": "Downloading",
+    "check": "Checking the files",
+    "weights": "Loading weights",
+    "watermarker": "Loading the watermarker",
+    "loaded": "Loaded",
+    "unloaded": "Unloaded",
+    "voice": "Preparing voice",
+    "tokens": "Speech tokens",
+    "mel": "Mel spectrogram",
+    "wave": "Waveform",
+    "watermark": "Watermark",
+    "spoken": "Spoken",
+}
+
+
+def line(progress: Progress | None, elapsed: float) -> str:
+    """The line of text."""
+    if progress is None:
+        return f"Waiting for the model, {seconds(elapsed)}"
+    words = [_WORDS.get(progress.stage, progress.stage) + (f" {progress.detail}" if progress.detail else "")]
+    if progress.stage in ("download", "weights") and progress.total:
+        words.append(f"{size(progress.done)} of {size(progress.total)}")
+    elif progress.stage == "tokens":
+        words.append(f"{progress.done} tokens")
+    elif progress.stage == "mel":
+        words.append(f"step {progress.done} of {progress.total}")
+    if progress.audio_seconds:
+        words.append(f"{progress.audio_seconds:.1f} s of audio")
+    if progress.chunks > 1 and progress.stage in ("tokens", "mel", "wave", "watermark"):
+        words.append(f"chunk {progress.chunk + 1} of {progress.chunks}")
+    left = time_left(progress.fraction, elapsed)
+    words.append(f"{seconds(left)} left" if left is not None else seconds(elapsed))
+    return ", ".join(words)
+
+
+def time_left(fraction: float | None, elapsed: float) -> float | None:
+    """Seconds, judged by what the part that is done took; None while that says little."""
+    if fraction is None or fraction < 0.03 or fraction >= 1:
+        return None
+    return elapsed * (1 - fraction) / fraction
+
+
+def html(progress: Progress | None, elapsed: float) -> str:
+    fraction = progress.fraction if progress is not None and progress.fraction is not None else 0.0
+    return elements.box(f"{elements.bar(fraction)} {escape(line(progress, elapsed))}")
+
+
+def finished(text: str) -> str:
+    """The line that stays when the work is done."""
+    return elements.box(elements.muted(text))

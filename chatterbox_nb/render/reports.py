@@ -1,0 +1,76 @@
+"""Loads, models and memory as HTML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chatterbox_nb.render import elements, plain
+from chatterbox_nb.render.units import part, seconds, size
+
+if TYPE_CHECKING:
+    from chatterbox_nb.engine.report import LoadReport
+    from chatterbox_nb.manager import ModelInfo
+    from chatterbox_nb.usage import MemoryReading
+
+_DENOMINATORS = {
+    "of what the package loads in fp32": "shipped_bytes",
+    "of our own fp32": "own_fp32_bytes",
+    "of our own fp16": "own_fp16_bytes",
+}
+
+
+def load_report(report: LoadReport) -> str:
+    ratios = [(part(ratio), name, size(getattr(report, _DENOMINATORS[name]))) for name, ratio in report.ratios.items()]
+    rows = [
+        (row.component, row.kind, row.storage, row.kernel, row.placement, str(row.tensors), size(row.bytes))
+        for row in report.rows
+    ]
+    times = ", ".join(f"{stage} {seconds(spent)}" for stage, spent in report.seconds.items())
+    return elements.box(
+        elements.strong(plain.headline(report)),
+        elements.muted(report.plan.reason),
+        elements.table(ratios),
+        elements.table((size(count), name) for name, count in report.bytes_by_component.items() if count),
+        elements.muted(
+            f"This process grew by {size(report.process_growth_bytes)}, at most {size(report.process_peak_bytes)} "
+            f"while loading; the watermarker takes {size(report.watermarker_bytes)} on top. "
+            f"Loaded from {report.source}: {times}."
+        ),
+        elements.warnings(report.warnings),
+        elements.folded(
+            "Every row of the plan, as measured",
+            elements.table(rows, ("component", "kind", "stored as", "kernel", "where", "tensors", "bytes")),
+        ),
+    )
+
+
+def model_info(info: ModelInfo) -> str:
+    facts = [
+        ("model", info.title),
+        ("precision", info.precision),
+        ("quantization", info.quantization),
+        ("dtype", info.dtype),
+        ("device", info.device),
+        ("kernel", info.kernel or "none needed"),
+        ("from", info.source),
+        ("weights", info.weights[:16]),
+    ]
+    unverified = (
+        []
+        if info.verified
+        else [f"This project has not run on {info.device.split(':')[0]} yet: unverified on hardware."]
+    )
+    return elements.box(
+        elements.strong(f"{info.title}: {size(info.bytes)} in memory"),
+        elements.muted(info.reason),
+        elements.table(facts),
+        elements.table((size(count), name) for name, count in info.bytes_by_component.items()),
+        elements.warnings(unverified),
+    )
+
+
+def memory(reading: MemoryReading) -> str:
+    return elements.box(
+        elements.strong(f"Memory on {reading.device}"),
+        elements.table((size(count), name) for name, count in plain.memory_rows(reading)),
+    )

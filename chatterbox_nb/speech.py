@@ -1,0 +1,276 @@
+"""What people call: `load`, `speak`, `stream`. Arguments are checked here; the work is done on the model thread."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chatterbox_nb import audio, library, manager, settings
+from chatterbox_nb import text as texts
+from chatterbox_nb.errors import Cancelled, SettingError, TextError, nearest
+from chatterbox_nb.events import CancelToken, Observer, Progress
+from chatterbox_nb.jobs import Job
+from chatterbox_nb.take import SpeechRequest, Take, TakeChunk, now
+from chatterbox_nb.usage import MemoryReading, PeakMeter
+
+if TYPE_CHECKING:
+    from chatterbox_nb.engine.model import Model
+    from chatterbox_nb.engine.pipeline import SpokenChunk
+    from chatterbox_nb.engine.report import LoadReport
+
+_OPTIONS = ("exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "repetition_penalty", "max_chunk")
+# How a take ended is how its least happy chunk ended.
+_WORST = ("stop", "budget", "limit", "cancelled")
+
+
+def load(
+    model: str | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+    source: str | Path | None = None,
+    kernel: str | None = None,
+    observer: Observer | None = None,
+    wait: bool = True,
+) -> LoadReport:
+    """Loads a model into this kernel, or switches to it.
+
+    Args:
+        model: a name of the catalog: "demo", "english".
+        precision: "auto", "fp32" or "int8".
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        source: a folder or a hub repo `owner/name`; None is the model's own.
+        kernel: how int8 is multiplied: "auto", "plain", "int8pack", "dynamic".
+        observer: told of progress, on the model thread.
+        wait: False raises Busy when the model is at work.
+
+    Returns:
+        What was loaded, why so, and the memory it takes.
+
+    Raises:
+        CheckpointError, PrecisionError, SettingError, OutOfMemory, Busy, Cancelled.
+    """
+    return manager.get().load(model, precision, device, source, kernel, observer, wait=wait).wait()
+
+
+def unload() -> None:
+    """Drops the model and gives its memory back."""
+    manager.get().unload().wait()
+
+
+def info() -> manager.ModelInfo:
+    """What is loaded. Raises NotLoaded."""
+    return manager.get().info()
+
+
+def memory() -> MemoryReading:
+    """A reading of the device and of this process, in bytes."""
+    return manager.get().memory()
+
+
+def speak(
+    text: str | SpeechRequest,
+    voice: Any = None,
+    seed: int | None = None,
+    *,
+    observer: Observer | None = None,
+    cancel: CancelToken | None = None,
+    wait: bool = True,
+    **options: Any,
+) -> Take:
+    """Speaks a text, or a request again.
+
+    Args:
+        text: any length; it is cut at sentence ends. Or a `take.request`, to hear it again.
+        voice: a name of the library, an audio file, `(samples, sample_rate)`, a Voice; None is the model's own.
+        seed: 0 to 2⁶³ - 1; None draws one, which the take remembers.
+        observer: told of progress, on the model thread.
+        cancel: stops it within a token or a flow step; what is finished is in the Cancelled's `take`.
+        wait: False raises Busy when the model is at work.
+        options: exaggeration, cfg_weight, temperature, min_p, top_p, repetition_penalty, max_chunk, language.
+
+    Returns:
+        The take.
+
+    Raises:
+        NotLoaded, TextError, VoiceError, SettingError, Busy, Cancelled, EngineError, OutOfMemory.
+    """
+    return submit(text, voice, seed, observer=observer, cancel=cancel, wait=wait, **options).wait()
+
+
+def submit(
+    text: str | SpeechRequest,
+    voice: Any = None,
+    seed: int | None = None,
+    *,
+    observer: Observer | None = None,
+    cancel: CancelToken | None = None,
+    wait: bool = True,
+    on_chunk: Callable[[Take], None] | None = None,
+    **options: Any,
+) -> Job[Take]:
+    """Like `speak`, without waiting: returns the Job. `on_chunk` gets a Take of each chunk, on the model thread."""
+    shared = manager.get()
+    asked = _Asked(shared.loaded(), text, voice, seed, options)
+
+    def work(job: Job[Take]) -> Take:
+        return _take(shared.loaded(), asked, job, on_chunk)
+
+    return shared.submit("speaking", work, observer, cancel, wait)
+
+
+def stream(text: str | SpeechRequest, voice: Any = None, seed: int | None = None, **options: Any) -> Iterator[Take]:
+    """Speaks a text and yields a Take for each chunk as soon as it is ready. Ending the loop early stops the work.
+
+    Args and errors as of `speak`.
+    """
+    ready: queue.SimpleQueue[Take | None] = queue.SimpleQueue()
+    job = submit(text, voice, seed, on_chunk=ready.put, **options)
+    job.when_done(lambda: ready.put(None))
+    return _pieces(job, ready)
+
+
+def _pieces(job: Job[Take], ready: queue.SimpleQueue[Take | None]) -> Iterator[Take]:
+    try:
+        while (piece := ready.get()) is not None:
+            yield piece
+        job.result()
+    finally:
+        if not job.done:
+            job.cancel()
+
+
+class _Asked:
+    """What a caller asked for, checked before any work starts."""
+
+    def __init__(
+        self, model: Model, asked: str | SpeechRequest, voice: Any, seed: int | None, options: dict[str, Any]
+    ) -> None:
+        if isinstance(asked, SpeechRequest):
+            if voice is not None or seed is not None or options:
+                raise SettingError("A request is spoken as it is. To change it: dataclasses.replace(request, seed=...)")
+            self.voice: Any = asked.voice
+            self.request = asked
+        else:
+            if not isinstance(asked, str):
+                raise TextError(f"Text is a str, not {type(asked).__name__}.")
+            _check_language(options.pop("language", None), model)
+            for name in options:
+                if name not in _OPTIONS:
+                    raise SettingError(
+                        f"There is no option '{name}'; there are {', '.join(_OPTIONS)}.{nearest(name, _OPTIONS)}"
+                    )
+            values = {
+                name: settings.value_of(name, options.get(name), model.spec.defaults.get(name)) for name in _OPTIONS
+            }
+            self.voice = voice if voice is not None else settings.value_of("voice")
+            self.request = SpeechRequest(asked, _seed(seed), **values)
+        limit = settings.value_of("max_total")
+        if len(self.request.text) > limit:
+            raise TextError(f"The text has {len(self.request.text):,} characters; MAX_TOTAL_LENGTH allows {limit:,}.")
+        self.chunks = texts.chunks(self.request.text, model.spec.text, self.request.max_chunk)
+
+
+def _check_language(language: str | None, model: Model) -> None:
+    spoken = model.spec.languages
+    if language is not None and language not in spoken:
+        raise SettingError(
+            f"{model.spec.name} does not speak '{language}'; it speaks {', '.join(spoken)}.{nearest(language, spoken)}"
+        )
+
+
+def _seed(seed: int | None) -> int:
+    from chatterbox_nb.engine.noise import LARGEST_SEED, new_seed
+
+    if seed is None:
+        return new_seed()
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= LARGEST_SEED:
+        raise SettingError(f"seed={seed!r} is not a whole number from 0 to {LARGEST_SEED}.")
+    return int(seed)
+
+
+def _take(model: Model, asked: _Asked, job: Job[Take], on_chunk: Callable[[Take], None] | None) -> Take:
+    from chatterbox_nb.engine.noise import StageNoise
+    from chatterbox_nb.engine.pipeline import Speaker
+    from chatterbox_nb.engine.sampling import Sampling
+
+    tell = manager.get().teller(job)
+    with PeakMeter() as meter:
+        voice = library.resolve(model, asked.voice, job)
+        request = replace(asked.request, voice=voice)
+        sampling = Sampling(
+            request.cfg_weight, request.temperature, request.min_p, request.top_p, request.repetition_penalty
+        )
+        noise = StageNoise(request.seed)
+        compose = _Composer(model, request, [chunk.pause_seconds for chunk in asked.chunks], meter)
+        spoken: list[SpokenChunk] = []
+        stopped = False
+        try:
+            pieces = [chunk.text for chunk in asked.chunks]
+            for chunk in Speaker(model, voice, sampling, request.exaggeration, noise, pieces, tell, job.cancel_token):
+                spoken.append(chunk)
+                if on_chunk is not None:
+                    on_chunk(compose([chunk], first=len(spoken) - 1))
+        except Cancelled:
+            stopped = True
+    manager.get().took(meter.peak)
+    if stopped:
+        kept = compose(spoken, cancelled=True) if spoken else None
+        seconds = f" ({kept.duration:.1f} s)" if kept else ""
+        raise Cancelled(f"Stopped. {len(spoken)} of {len(asked.chunks)} chunks were finished{seconds}.", kept)
+    tell(Progress("spoken", len(spoken), len(spoken), fraction=1.0))
+    return compose(spoken)
+
+
+class _Composer:
+    """Makes takes of spoken chunks."""
+
+    def __init__(self, model: Model, request: SpeechRequest, pauses: list[float], meter: PeakMeter) -> None:
+        self.model, self.request, self.pauses, self.meter = model, request, pauses, meter
+
+    def __call__(self, spoken: list[SpokenChunk], first: int = 0, cancelled: bool = False) -> Take:
+        spec = self.model.spec
+        pauses = self.pauses[first : first + len(spoken)]
+        samples, starts = audio.join([chunk.samples for chunk in spoken], pauses, spec.sample_rate)
+        samples.setflags(write=False)
+        finishes = [chunk.finish for chunk in spoken] + (["cancelled"] if cancelled else [])
+        stages = dict.fromkeys(stage for chunk in spoken for stage in chunk.seconds)
+        return Take(
+            request=self.request,
+            samples=samples,
+            sample_rate=spec.sample_rate,
+            chunks=tuple(
+                TakeChunk(chunk.text, start, chunk.tokens, chunk.finish)
+                for chunk, start in zip(spoken, starts, strict=True)
+            ),
+            finish=max(finishes, key=_WORST.index),
+            seconds={stage: sum(chunk.seconds.get(stage, 0.0) for chunk in spoken) for stage in stages},
+            peak_bytes=max(0, self.meter.peak - self.meter.start),
+            warnings=self._warnings(spoken, first),
+            model=spec.name,
+            precision=self.model.plan.precision,
+            device=self.model.plan.device,
+            weights=self.model.report.weights,
+            created=now(),
+        )
+
+    def _warnings(self, spoken: list[SpokenChunk], first: int) -> tuple[str, ...]:
+        found = list(self.request.voice.warnings) if self.request.voice else []
+        ruled = texts.apply_rules(self.request.text, self.model.spec.text)
+        if skipped := self.model.tokenizer.unspeakable(ruled):
+            listed = " ".join(skipped[:20])
+            found.append(f"{self.model.spec.name} cannot say these characters, they were skipped: {listed}")
+        for index, chunk in enumerate(spoken, first + 1):
+            if not chunk.tokens:
+                found.append(f"Chunk {index} came out empty: '{chunk.text}'. Try another seed.")
+            elif chunk.finish != "stop":
+                seconds = len(chunk.samples) / self.model.spec.sample_rate
+                found.append(
+                    f"Chunk {index} did not end by itself and was cut at {seconds:.0f} s ({chunk.finish}). "
+                    "Try another seed."
+                )
+        return tuple(found)

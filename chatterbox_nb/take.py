@@ -1,0 +1,174 @@
+"""What people hold: a request that can be replayed, and a take that remembers how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatterbox_nb import audio
+from chatterbox_nb.audio import Samples
+from chatterbox_nb.errors import SettingError, nearest
+from chatterbox_nb.shown import Shown
+
+if TYPE_CHECKING:
+    from chatterbox_nb.engine.conditioning import Voice
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """Everything that decides how a text sounds, besides the model. `speak(request)` says it again.
+
+    Args:
+        text: any length.
+        seed: of the noise.
+        voice: resolved; None is the model's own.
+        max_chunk: longest chunk in characters; None is the model's own.
+    """
+
+    text: str
+    seed: int
+    voice: Voice | None = None
+    exaggeration: float = 0.5
+    cfg_weight: float = 0.5
+    temperature: float = 0.8
+    min_p: float = 0.05
+    top_p: float = 1.0
+    repetition_penalty: float = 1.2
+    max_chunk: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """All but the text and the voice's tensors, as plain values."""
+        return {
+            "seed": self.seed,
+            "voice": self.voice.name if self.voice else "builtin",
+            "exaggeration": self.exaggeration,
+            "cfg_weight": self.cfg_weight,
+            "temperature": self.temperature,
+            "min_p": self.min_p,
+            "top_p": self.top_p,
+            "repetition_penalty": self.repetition_penalty,
+            "max_chunk": self.max_chunk,
+        }
+
+
+@dataclass(frozen=True)
+class TakeChunk:
+    """A chunk of a take: its text, the second it starts at, its speech tokens, how they ended."""
+
+    text: str
+    start_seconds: float
+    tokens: tuple[int, ...]
+    finish: str
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Take(Shown):
+    """Speech, and how it was made.
+
+    Args:
+        samples: float32 `[n]` in [-1, 1], read-only, watermarked.
+        sample_rate: Hz.
+        finish: "stop" when every chunk ended by itself; "budget" or "limit" when one had to be ended; "cancelled".
+        seconds: of work by stage.
+        peak_bytes: highest growth of the process while it was made.
+        warnings: what the listener should know.
+        weights: SHA-256 of the model's weights.
+    """
+
+    request: SpeechRequest
+    samples: Samples
+    sample_rate: int
+    chunks: tuple[TakeChunk, ...]
+    finish: str
+    seconds: Mapping[str, float]
+    peak_bytes: int
+    warnings: tuple[str, ...]
+    model: str
+    precision: str
+    device: str
+    weights: str
+    created: datetime
+
+    @property
+    def text(self) -> str:
+        return self.request.text
+
+    @property
+    def duration(self) -> float:
+        """Seconds of audio."""
+        return len(self.samples) / self.sample_rate
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for a second of audio: below 1 is faster than it is heard."""
+        return sum(self.seconds.values()) / self.duration if self.duration else float("inf")
+
+    @property
+    def tokens(self) -> int:
+        """Speech tokens of all chunks."""
+        return sum(len(chunk.tokens) for chunk in self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return self.samples if dtype is None else self.samples.astype(dtype)
+
+    @cached_property
+    def mp3(self) -> bytes:
+        """The take as MP3, at its own level."""
+        return audio.encode(self.samples, self.sample_rate, "mp3")
+
+    def tags(self) -> dict[str, str]:
+        """Provenance, as it is written into files."""
+        from chatterbox_nb import __version__
+
+        comment = {
+            "synthetic_speech": True,
+            "watermark": "Perth",
+            "model": self.model,
+            "weights": self.weights[:16],
+            "precision": self.precision,
+            **self.request.options(),
+            "text": self.text if len(self.text) <= 2000 else self.text[:1999] + "…",
+        }
+        return {
+            "title": " ".join(self.text.split())[:80],
+            "artist": f"Chatterbox ({self.model}), synthetic speech",
+            "software": f"chatterbox-nb {__version__}",
+            "date": self.created.date().isoformat(),
+            "comment": json.dumps(comment, ensure_ascii=False),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the take to a file, with its provenance in the tags; the ending says which kind.
+
+        Args:
+            path: ends in .wav, .flac, .mp3 or .ogg; folders are made.
+
+        Raises:
+            SettingError: another ending.
+        """
+        path = Path(path).expanduser()
+        kind = path.suffix.lower().lstrip(".")
+        if kind not in audio.FORMATS:
+            endings = ", ".join(f".{name}" for name in audio.FORMATS)
+            raise SettingError(
+                f"A take is saved as {endings}; '{path.name}' ends in none of them.{nearest(kind, audio.FORMATS)}"
+            )
+        data = audio.encode(self.samples, self.sample_rate, kind, self.tags())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def with_warnings(self, *more: str) -> Take:
+        return replace(self, warnings=(*self.warnings, *more))
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,198 @@
+"""Text before it becomes tokens: sentence chunks, a model's text rules, strict `{name}` expansion.
+
+Knows nothing of tokenizers or models; what a model needs of its text is data, `TextRules`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chatterbox_nb.errors import TextError, nearest
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """What a model needs of its text.
+
+    Args:
+        language: ISO 639-1 code, for sentence boundaries and number words.
+        max_chars: longest chunk, in characters after the rules were applied.
+        lowercase: speak everything in lower case.
+        digits_as_words: write numbers out, for a model that never saw a digit.
+        sentence_pause: seconds of silence between two chunks of one paragraph.
+        paragraph_pause: seconds of silence between two paragraphs.
+        tokens_per_text_token: speech tokens that one text token usually takes, for estimates of time left.
+        budget_per_text_token: speech tokens allowed for each text token before a take counts as run away.
+        budget_base: speech tokens allowed on top of that.
+    """
+
+    language: str = "en"
+    max_chars: int = 280
+    lowercase: bool = False
+    digits_as_words: bool = False
+    sentence_pause: float = 0.15
+    paragraph_pause: float = 0.5
+    tokens_per_text_token: float = 3.0
+    budget_per_text_token: float = 10.0
+    budget_base: int = 100
+
+    def budget(self, text_tokens: int) -> int:
+        """Speech tokens that a chunk of this many text tokens may take."""
+        return int(self.budget_base + self.budget_per_text_token * text_tokens)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of text spoken in one go, and the seconds of silence after it."""
+
+    text: str
+    pause_seconds: float
+
+
+# Longer sequences of digits are read one by one: nobody says "one quintillion".
+_LONGEST_NUMBER = 12
+_NUMBER = re.compile(r"(?P<currency>[$€£])?(?P<number>\d[\d,]*(?:\.\d+)?)(?P<suffix>st\b|nd\b|rd\b|th\b|\s?%)?")
+_CURRENCY = {"$": ("dollar", "dollars"), "€": ("euro", "euros"), "£": ("pound", "pounds")}
+_CLAUSE_END = re.compile(r"(?<=[,;:—–])\s+")
+_PARAGRAPH_END = re.compile(r"\n\s*\n")
+
+# What the package's own `punc_norm` replaces, in its order.
+_PUNCTUATION = (
+    ("...", ", "), ("…", ", "), (":", ","), (" - ", ", "), (";", ", "), ("—", "-"), ("–", "-"), (" ,", ","),
+    ("“", '"'), ("”", '"'), ("‘", "'"), ("’", "'"),
+)  # fmt: skip
+_SENTENCE_ENDERS = (".", "!", "?", "-", ",")
+
+
+def chunks(text: str, rules: TextRules, max_chars: int | None = None) -> list[Chunk]:
+    """Cuts text at sentence ends into pieces of at most `max_chars` characters.
+
+    Args:
+        text: any text; blank lines separate paragraphs, single line breaks are spaces.
+        rules: the model's text rules.
+        max_chars: a smaller or larger limit than the rules'.
+
+    Raises:
+        TextError: there is nothing to speak, or the limit is below 10 characters.
+    """
+    limit = rules.max_chars if max_chars is None else max_chars
+    if limit < 10:
+        raise TextError(f"A chunk of {limit} characters is too short to speak; the smallest is 10.")
+    found: list[Chunk] = []
+    for paragraph in _PARAGRAPH_END.split(text):
+        pieces = list(_pack(_sentences(paragraph, rules), limit))
+        found += [Chunk(piece, rules.sentence_pause) for piece in pieces]
+        if pieces:
+            found[-1] = Chunk(found[-1].text, rules.paragraph_pause)
+    if not found:
+        if text.strip():
+            raise TextError(f"Nothing in '{text.strip()[:40]}' can be spoken: there is no letter and no digit.")
+        raise TextError("There is no text to speak. Write it after the options, or below the %%tts line.")
+    found[-1] = Chunk(found[-1].text, 0.0)
+    return found
+
+
+def _sentences(paragraph: str, rules: TextRules) -> Iterator[str]:
+    import sentencex
+
+    for sentence in sentencex.segment(rules.language, " ".join(paragraph.split())):
+        spoken = apply_rules(sentence.strip(), rules)
+        if any(character.isalnum() for character in spoken):
+            yield spoken
+
+
+def _pack(sentences: Iterator[str], limit: int) -> Iterator[str]:
+    """Joins short sentences and cuts long ones, so that each piece has at most `limit` characters."""
+    held = ""
+    for sentence in sentences:
+        for piece in _cut(sentence, limit):
+            if held and len(held) + 1 + len(piece) > limit:
+                yield held
+                held = piece
+            else:
+                held = f"{held} {piece}" if held else piece
+    if held:
+        yield held
+
+
+def _cut(sentence: str, limit: int) -> Iterator[str]:
+    """A sentence that is too long is cut after clauses, then between words, then anywhere."""
+    if len(sentence) <= limit:
+        yield sentence
+        return
+    clauses = _CLAUSE_END.split(sentence)
+    if len(clauses) > 1:
+        yield from _pack(iter(clauses), limit)
+        return
+    words = sentence.split()
+    if len(words) > 1:
+        yield from _pack(iter(words), limit)
+        return
+    for start in range(0, len(sentence), limit):
+        yield sentence[start : start + limit]
+
+
+def apply_rules(text: str, rules: TextRules) -> str:
+    """The model's own rules: numbers as words, lower case."""
+    if rules.digits_as_words:
+        text = _NUMBER.sub(lambda match: _number_in_words(match, rules.language), text)
+    return text.lower() if rules.lowercase else text
+
+
+def _number_in_words(match: re.Match[str], language: str) -> str:
+    from num2words import num2words
+
+    number, suffix = match["number"].rstrip(","), (match["suffix"] or "").strip()
+    trailing = match["number"][len(number) :]
+    plain = number.replace(",", "")
+    if len(plain) > _LONGEST_NUMBER or (len(plain) > 1 and plain[0] == "0" and "." not in plain):
+        words = " ".join(num2words(int(digit), lang=language) for digit in plain if digit.isdigit())
+    elif suffix and suffix != "%":
+        words = num2words(int(float(plain)), to="ordinal", lang=language)
+    else:
+        words = num2words(float(plain) if "." in plain else int(plain), lang=language)
+    words = words.replace("-", " ").replace(",", "")
+    if match["currency"]:
+        words += " " + _CURRENCY[match["currency"]][plain != "1"]
+    if suffix == "%":
+        words += " percent"
+    return words + trailing
+
+
+def normalize_punctuation(text: str) -> str:
+    """What the package does to text before it is tokenized (`punc_norm`), for text that is not empty."""
+    if text[0].islower():
+        text = text[0].upper() + text[1:]
+    text = " ".join(text.split())
+    for old, new in _PUNCTUATION:
+        text = text.replace(old, new)
+    text = text.rstrip(" ")
+    return text if text.endswith(_SENTENCE_ENDERS) else text + "."
+
+
+_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+def expand(text: str, names: Mapping[str, Any]) -> str:
+    """Replaces `{name}` by the value of that name; `{{` and `}}` are braces. Nothing is evaluated.
+
+    Raises:
+        TextError: the name is unknown, or a brace has no partner.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        whole, name = match[0], match[1]
+        if whole in ("{{", "}}"):
+            return whole[0]
+        if name is None:
+            raise TextError(f"A single '{whole}' in the text. Write '{whole * 2}' to speak around it.")
+        if name.strip() not in names:
+            raise TextError(
+                f"There is no variable '{name.strip()}' to put into the text.{nearest(name.strip(), names)}"
+            )
+        return str(names[name.strip()])
+
+    return _BRACES.sub(value, text)
