@@ -136,7 +136,6 @@ class Manager(ModelThread):
         if self.model is not None and not _fits_beside(files.paths, facts.free_bytes):
             self._drop()
         fresh = engine.load(spec, files, precision, facts, kernel, why, tell, job.cancel_token)
-        self._drop()
         self.model, self._key = fresh, key
         self._use_threads(fresh)
         self._peak_bytes = usage.process_bytes()

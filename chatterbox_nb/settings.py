@@ -54,7 +54,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("min_p", "MIN_P", 0.05, "float", "drops tokens this much less likely than the likeliest", 0.0, 1.0),
     Setting("top_p", "TOP_P", 1.0, "float", "keeps the likeliest tokens up to this sum", 0.01, 1.0),
     Setting("repetition_penalty", "REPETITION_PENALTY", 1.2, "float", "above 1 avoids repeats", 0.1, 10.0),
-    Setting("max_chunk", "MAX_CHUNK_LENGTH", None, "int", "characters spoken in one go; unset, the model's own", 10, 2000),
+    Setting("max_chunk", "MAX_CHUNK_LENGTH", None, "int", "characters in one go; unset, the model's own", 10, 2000),
     Setting("max_total", "MAX_TOTAL_LENGTH", 200_000, "int", "characters in one take", 1, 10_000_000),
     Setting("voice", "VOICE_SAMPLE_PATH", None, "str", "voice or clip used when none is named"),
     Setting("voice_dir", "VOICE_LIBRARY_DIR", _CACHE / "voices", "path", "where kept voices live"),

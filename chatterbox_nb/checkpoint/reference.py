@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.errors import CheckpointError
@@ -97,10 +98,22 @@ def import_package() -> None:
         raise CheckpointError(f"chatterbox-tts does not import ({reason}). Try: pip install chatterbox-tts")
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Building modules without drawing the random numbers that a checkpoint replaces."""
+
+    _SKIPPED = (Tensor.normal_, Tensor.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self._SKIPPED:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build(spec: ModelSpec, device: str = "meta") -> Modules:
     """The package's modules of a spec, without weights."""
     import_package()
-    with warnings.catch_warnings(), torch.device(device):
+    with warnings.catch_warnings(), torch.device(device), _NoInitialValues():
         warnings.simplefilter("ignore")  # diffusers calls its own layer deprecated
         return Modules(_t3(spec).eval(), _s3gen(spec).eval(), _voice_encoder(spec).eval())
 

@@ -1,8 +1,8 @@
 """Where random numbers come from. The global generators are never touched.
 
 *Stage noise*, the default, is independent for each stage and chunk and drawn in float32 on the CPU, so that a seed
-means the same at every precision, and a chunk sounds the same whatever its neighbours are. *Package noise* draws from one
-generator in the package's own order; given it, our numbers are the package's, and the oracle can compare.
+means the same at every precision, and a chunk sounds the same whatever its neighbours are. *Package noise* draws
+from one generator in the package's own order; given it, our numbers are the package's, and the oracle can compare.
 """
 
 from __future__ import annotations

@@ -59,9 +59,9 @@ def load_report(report: LoadReport) -> str:
 
 def model_info(info: ModelInfo) -> str:
     kernel = f", kernel {info.kernel}" if info.kernel else ""
+    how = f"{info.precision} on {info.device}, quantization {info.quantization}, dtype {info.dtype}{kernel}"
     lines = [
-        f"{info.title}: {info.precision} on {info.device}, quantization {info.quantization}, "
-        f"dtype {info.dtype}{kernel}",
+        f"{info.title}: {how}",
         f"  why: {info.reason}",
         f"  from: {info.source}, weights {info.weights[:16]}",
         f"  {size(info.bytes):>8}  in memory",

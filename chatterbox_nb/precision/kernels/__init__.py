@@ -1,8 +1,8 @@
 """The fast multiply for each kind of device, and the plain one they are checked against.
 
 A kernel is a class with a `name`, `max_rows`, and two methods: `pack(weight, scale)` makes what it multiplies with,
-once after a load, and `multiply(x, packed, bias)` gives `x @ dequantized.T + bias`. More rows than `max_rows` go to `plain`.
-Rows of `x` never influence each other.
+once after a load, and `multiply(x, packed, bias)` gives `x @ dequantized.T + bias`. More rows than `max_rows` go to
+`plain`. Rows of `x` never influence each other.
 """
 
 from __future__ import annotations

@@ -1,0 +1,62 @@
+# Everything sets itself up: these targets need nothing but Python 3.10+.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+OUT ?= out
+READY = $(VENV)/.ready
+
+.PHONY: help demo lab test lint test-pythons test-weights test-gpu oracle-full bench clean
+
+help:
+	@echo "make demo          run the quickstart notebook headless: an HTML page and a WAV in $(OUT)/"
+	@echo "make lab           open it in JupyterLab"
+	@echo "make test          lint, types, tests, notebooks"
+	@echo "make oracle-full   full-size random weights against the package itself (minutes, 12 GB of memory)"
+	@echo "make bench         full-size report: ours and the package in one run (minutes, 12 GB of memory)"
+	@echo "make test-weights  the tests that need the real checkpoint in the hub cache"
+	@echo "make test-pythons  install and speak in fresh environments of Python 3.10 to 3.13, where there are"
+
+$(READY): pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[lab,test]"
+	touch $(READY)
+
+demo: $(READY)
+	@mkdir -p $(OUT)
+	CHATTERBOX_NB_DEMO_WAV="$(abspath $(OUT))/quickstart.wav" $(BIN)/jupyter nbconvert --to html --execute \
+		--output-dir $(OUT) notebooks/01_quickstart.ipynb
+	@echo
+	@echo "Page:  $(abspath $(OUT))/01_quickstart.html"
+	@echo "Sound: $(abspath $(OUT))/quickstart.wav"
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks/01_quickstart.ipynb
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not weights and not full and not gpu"
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 300 -p no:xdist notebooks
+
+test-weights: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m weights
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
+
+oracle-full: $(READY)
+	$(BIN)/python -m pytest -m full -s
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.cpu
+
+test-pythons:
+	$(PYTHON) tests/pythons.py
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,282 @@
+"""Random-weight checkpoints of any spec, true size or tiny, that behave like trained ones where code can tell.
+
+`write` makes a folder with exactly the published names, shapes and file sizes. Plainly random weights would almost never
+end a take, sample ids that are no sound, and never reach the vocoder's voiced branch. So a few rows are set by hand:
+
+* T3 counts. Text positions carry +3 in one direction and speech positions -1; a head with flat attention averages them,
+  and the stop row reads the average, so that a chunk ends after about 3 speech tokens a text token.
+* Rows of the speech head beyond the stop token read a constant, with a minus: they are never drawn.
+* The f0 predictor's last channel is steep, so that about half of the frames are voiced, at some 80 to 300 Hz.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatterbox_nb.checkpoint import catalog, reference
+from chatterbox_nb.checkpoint.catalog import ENGLISH, FileSpec, ModelSpec, RopeScaling, S3GenDims, T3Dims, VoiceRules
+from chatterbox_nb.checkpoint.inventory import inventory
+from chatterbox_nb.checkpoint.tensorfile import make_header
+from chatterbox_nb.precision.plan import TensorInfo
+from chatterbox_nb.text import TextRules
+
+# Directions of T3's hidden state that are set by hand: a constant, the count's marker, its average.
+_CONSTANT, _MARKER, _AVERAGE = 0, 1, 2
+_CONSTANT_LEVEL, _MARKER_LEVEL = 3.0, 0.3
+_TOKENS_PER_TEXT_TOKEN = 3.0
+_PAIRS = (
+    "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi ri ro ic "
+    "ne ea ra ce li ch ll be ma si om ur"
+).split()
+
+TINY = ModelSpec(
+    name="tiny",
+    title="Tiny random weights",
+    files=tuple(FileSpec(file.role, file.name) for file in ENGLISH.files),
+    t3=T3Dims(
+        width=48,
+        ffn=96,
+        layers=2,
+        heads=3,
+        text_vocab=104,
+        speech_vocab=6570,
+        text_positions=130,
+        speech_positions=420,
+        start_text=255 % 104,
+        prompt_tokens=30,
+        perceiver_queries=4,
+        perceiver_heads=2,
+        speaker_width=32,
+        rope_theta=10_000.0,
+        rope_scaling=RopeScaling(factor=8.0, original_positions=64),
+    ),
+    s3gen=S3GenDims(
+        tokenizer_mels=80,
+        tokenizer_width=64,
+        tokenizer_heads=1,
+        tokenizer_layers=1,
+        encoder_width=48,
+        encoder_heads=2,
+        encoder_ffn=96,
+        encoder_blocks=1,
+        encoder_up_blocks=1,
+        estimator_width=32,
+        estimator_heads=2,
+        estimator_head_width=16,
+        estimator_blocks=1,
+        estimator_middle=1,
+        vocoder_width=32,
+        f0_width=32,
+        speaker_growth=2,
+        speaker_init=16,
+    ),
+    voice_encoder_width=16,
+    text=TextRules(max_chars=100),
+    voice=VoiceRules(min_seconds=0.5, advised_seconds=2.0),
+    max_tokens=400,
+)
+
+
+def write(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
+    """Writes a checkpoint of a spec.
+
+    Args:
+        spec: any; a catalog's own is written with its published names and sizes.
+        folder: made if need be; files of these names are overwritten.
+        seed: of every number in it.
+
+    Returns:
+        The folder, which `load(source=...)` takes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = inventory(spec, reference.build(spec))
+    for role in ("t3", "s3gen", "voice_encoder"):
+        name = spec.file(role).name
+        # The published s3gen lacks the window, which is computed.
+        _write_file(
+            folder / name,
+            [tensor for tensor in tensors if tensor.file == name and tensor.name != "tokenizer.window"],
+            spec,
+            seed,
+        )
+    (folder / spec.file("tokenizer").name).write_text(json.dumps(_tokenizer(spec)), encoding="utf-8")
+    torch.save(_voice(spec, seed), folder / spec.file("voice").name)
+    if catalog.CATALOG.get(spec.name) != spec:
+        (folder / catalog.SPEC_FILE).write_text(spec.to_json(), encoding="utf-8")
+    return folder
+
+
+def _write_file(path: Path, tensors: list[TensorInfo], spec: ModelSpec, seed: int) -> None:
+    by_name = {tensor.name: tensor for tensor in tensors}
+    header, order = make_header(
+        [(tensor.name, "I64" if tensor.kind == "counter" else "F32", tensor.shape) for tensor in tensors]
+    )
+    with path.open("wb") as file:
+        file.write(header)
+        for name in order:
+            file.write(memoryview(values(by_name[name], spec, seed).contiguous().numpy().data).cast("B"))
+
+
+def values(tensor: TensorInfo, spec: ModelSpec, seed: int) -> Tensor:
+    """The numbers of one tensor; they depend on its name and the seed alone."""
+    if tensor.kind == "counter":
+        return torch.zeros(tensor.shape, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{tensor.name}".encode()))
+    drawn = torch.randn(tensor.shape, generator=generator)
+    if tensor.name == "tokenizer._mel_filters":
+        return drawn.abs() * 0.01
+    drawn = _scaled(drawn, tensor, spec)
+    _count(drawn, tensor.name, spec.t3)
+    _voiced(drawn, tensor.name)
+    return drawn
+
+
+def _scaled(drawn: Tensor, tensor: TensorInfo, spec: ModelSpec) -> Tensor:
+    """Random numbers at the scale that such a layer has when it is fresh."""
+    last = tensor.name.rpartition(".")[2]
+    fan_in = max(1, math.prod(tensor.shape[1:]))
+    if tensor.kind in ("linear", "head", "conv", "lstm") and len(tensor.shape) > 1:
+        deep = (
+            tensor.name.startswith("tfmr.") and last == "weight" and ("o_proj" in tensor.name or "down" in tensor.name)
+        )
+        return drawn / math.sqrt(fan_in) * (0.5 / math.sqrt(2 * spec.t3.layers) if deep else 1.0)
+    if tensor.kind in ("embedding", "position"):
+        return drawn / math.sqrt(fan_in)
+    if tensor.kind == "gain" or last in ("weight", "running_var", "alpha"):
+        return (1 + 0.05 * drawn).abs()
+    if "pre_attention_query" in tensor.name:
+        return drawn * 0.1
+    return drawn * 0.02  # biases, running means, position biases
+
+
+def _count(drawn: Tensor, name: str, dims: T3Dims) -> None:
+    """Makes T3 count, in place."""
+    reserved = [_CONSTANT, _MARKER, _AVERAGE]
+    if name in ("text_pos_emb.emb.weight", "speech_pos_emb.emb.weight"):
+        drawn[:, reserved] = 0.0
+        drawn[:, _CONSTANT] = _CONSTANT_LEVEL
+        drawn[:, _MARKER] = _MARKER_LEVEL * (_TOKENS_PER_TEXT_TOKEN if name.startswith("text") else -1.0)
+    elif name in ("text_emb.weight", "speech_emb.weight"):
+        drawn[:, reserved] = 0.0
+    elif name.startswith("cond_enc.") and drawn.shape[-1:] == (dims.width,) and "query" in name:
+        drawn[..., reserved] = 0.0
+    elif name.startswith("cond_enc.") and ("proj_out" in name or "spkr_enc" in name or "emotion" in name):
+        drawn[reserved] = 0.0
+    elif name.startswith("tfmr.layers.") and ("o_proj" in name or "down_proj" in name):
+        drawn[reserved] = 0.0
+        if name.startswith("tfmr.layers.0.") and "o_proj" in name:
+            drawn[_AVERAGE, 0] = 1.0
+    elif name == "tfmr.layers.0.self_attn.q_proj.weight":
+        drawn[: dims.head_width] = 0.0  # the first head attends to everything alike
+    elif name == "tfmr.layers.0.self_attn.v_proj.weight":
+        drawn[0] = 0.0
+        drawn[0, _MARKER] = 1.0
+    elif name == "speech_head.weight":
+        drawn *= 2.5
+        drawn[:, reserved] = 0.0
+        drawn[dims.start_speech :, :] *= 0.1
+        drawn[dims.start_speech :, _CONSTANT] = -10.0
+        drawn[dims.stop_speech, :] *= 0.1
+        drawn[dims.stop_speech, _CONSTANT] = 0.0
+        drawn[dims.stop_speech, _AVERAGE] = -60.0
+
+
+def _voiced(drawn: Tensor, name: str) -> None:
+    """Makes half of the frames voiced, and the waveform neither silent nor clipped, in place."""
+    if name == "mel2wav.f0_predictor.condnet.8.parametrizations.weight.original0":
+        drawn[0] *= 60.0
+    elif name == "mel2wav.f0_predictor.condnet.8.bias":
+        drawn[0] = 0.0
+    elif name == "mel2wav.f0_predictor.classifier.weight":
+        drawn[:, 0] = 6.0  # an unvoiced -1 comes out below the threshold of 10 Hz
+    elif name == "mel2wav.conv_post.bias":
+        drawn[: len(drawn) // 2] -= 3.0  # log magnitudes
+
+
+def _tokenizer(spec: ModelSpec) -> dict[str, Any]:
+    """A byte-pair tokenizer: special tokens at the spec's ids, characters, then frequent pairs."""
+    dims = spec.t3
+    special = {"[STOP]": dims.stop_text, "[START]": dims.start_text}
+    free = (index for index in range(dims.text_vocab) if index not in special.values())
+    for token in ("[UNK]", "[SPACE]"):
+        special[token] = next(free)
+    vocabulary = dict(special)
+    letters = "abcdefghijklmnopqrstuvwxyz.,!?'-\"0123456789"
+    capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    pairs = [pair for pair in _PAIRS if dims.text_vocab > 3 * len(letters + capitals) or len(_PAIRS) < 60]
+    for piece, index in zip([*letters, *capitals, *pairs], free, strict=False):
+        vocabulary[piece] = index
+    merges = [f"{pair[0]} {pair[1]}" for pair in pairs if pair in vocabulary]
+    added = [
+        {"id": index, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        for token, index in sorted(special.items(), key=lambda entry: entry[1])
+    ]  # fmt: skip
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": {"type": "NFKD"},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    }
+
+
+def _voice(spec: ModelSpec, seed: int) -> dict[str, Any]:
+    """A builtin voice in the layout of the package's `conds.pt`: 10 s of reference, or 2 s for a tiny spec."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/voice".encode()))
+    dims, codes = spec.t3, spec.s3gen.codes
+    tokens = 250 if dims.prompt_tokens >= 150 else 50
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    def ids(count: int) -> Tensor:
+        return torch.randint(0, codes, (1, count), generator=generator)
+
+    return {
+        "t3": {
+            "speaker_emb": torch.nn.functional.normalize(normal(1, dims.speaker_width).abs()),
+            "clap_emb": None,
+            "cond_prompt_speech_tokens": ids(dims.prompt_tokens),
+            "cond_prompt_speech_emb": None,
+            "emotion_adv": 0.5 * torch.ones(1, 1, 1),
+        },
+        "gen": {
+            "prompt_token": ids(tokens),
+            "prompt_token_len": torch.tensor([tokens]),
+            "prompt_feat": normal(1, 2 * tokens, 80) * 1.5 - 5.0,
+            "prompt_feat_len": None,
+            "embedding": normal(1, 192),
+        },
+    }
+
+
+def tiny(folder: Path, seed: int = 0) -> Path:
+    """A checkpoint under 10 MB in the real architecture."""
+    return write(TINY, folder, seed)
+
+
+def full(folder: Path, seed: int = 0) -> Path:
+    """A checkpoint of the English model's true size: 3.2 GB."""
+    return write(replace(ENGLISH), folder, seed)

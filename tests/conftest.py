@@ -1,0 +1,65 @@
+"""What the tests share: the demo voice and a tiny random checkpoint, loaded once, on the real classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+# Set before torch is imported anywhere: small models are faster on one thread, and two test workers share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from chatterbox_nb import manager
+from chatterbox_nb.checkpoint import source, synthetic
+from chatterbox_nb.engine import model as engine
+from chatterbox_nb.precision import device
+
+SENTENCE = "The brown spring wants the orange street."
+OTHER_SENTENCE = "Turn on the quick milk."
+
+
+@cache
+def _demo(precision: str, kernel: str) -> engine.Model:
+    spec, files = source.find("demo")
+    return engine.load(spec, files, precision, device.facts("cpu"), kernel)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Callable[..., engine.Model]:
+    """`demo("int8")`, `demo("int8", "dynamic")`: the engine's model, without a manager, loaded once each."""
+    return lambda precision="fp32", kernel="auto": _demo(precision, kernel)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random checkpoint in the real architecture. Read only."""
+    return synthetic.tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> engine.Model:
+    """The tiny checkpoint at fp32."""
+    spec, files = source.find(source=tiny_folder)
+    return engine.load(spec, files, "fp32", device.facts("cpu"))
+
+
+@pytest.fixture
+def loaded() -> Iterator[manager.Manager]:
+    """The kernel's manager with the demo voice at int8, as a notebook would have it."""
+    shared = manager.get()
+    shared.load("demo", "int8").wait()
+    yield shared
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the library or the settings of whoever runs it."""
+    from chatterbox_nb.settings import SETTINGS
+
+    for setting in SETTINGS:
+        monkeypatch.delenv(setting.variable, raising=False)
+    monkeypatch.setenv("VOICE_LIBRARY_DIR", str(tmp_path / "voices"))

@@ -1,0 +1,135 @@
+"""fp32 gives the package's own numbers, stage by stage, given the package's noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import OTHER_SENTENCE, SENTENCE
+from oracle import Package
+
+from chatterbox_nb.audio import read_clip
+from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
+from chatterbox_nb.engine import conditioning, decode, flow, vocoder
+from chatterbox_nb.engine.conditioning import Voice
+from chatterbox_nb.engine.model import Model
+from chatterbox_nb.engine.noise import PackageNoise
+from chatterbox_nb.engine.pipeline import Speaker
+from chatterbox_nb.engine.sampling import Sampling
+
+CASES = [
+    (0, SENTENCE, 0.5, 0.5),
+    (1, OTHER_SENTENCE, 1.0, 0.5),
+    (2, "hello, is it you?", 0.5, 0.9),
+]
+
+
+@pytest.fixture(scope="module", params=["demo", "tiny"])
+def pair(request: pytest.FixtureRequest) -> tuple[Model, Package]:
+    """Our model and the package, from the same files: trained weights, and random ones that count and are voiced."""
+    model: Model = request.getfixturevalue("demo")() if request.param == "demo" else request.getfixturevalue("tiny")
+    return model, Package(model.spec, model.files)
+
+
+def our_tokens(
+    model: Model, voice: Voice, ids: torch.Tensor, seed: int, cfg: float, exaggeration: float, limit: int
+) -> list[int]:
+    with torch.inference_mode():
+        prefix = decode.prefill(model.t3, voice.speaker, voice.t3_prompt, exaggeration)
+        options = Sampling(cfg_weight=cfg)
+        return list(decode.decode(model.t3, prefix, ids, options, PackageNoise(seed), limit, limit).tokens)
+
+
+@pytest.mark.parametrize(("seed", "text", "cfg", "exaggeration"), CASES)
+def test_speech_tokens_are_equal(
+    pair: tuple[Model, Package], seed: int, text: str, cfg: float, exaggeration: float
+) -> None:
+    model, package = pair
+    ids = model.text_ids(text)
+    assert our_tokens(model, model.builtin_voice(), ids, seed, cfg, exaggeration, 120) == package.tokens(
+        ids, seed, cfg, exaggeration, 120
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_mel_given_equal_tokens(pair: tuple[Model, Package], seed: int) -> None:
+    model, package = pair
+    tokens = torch.randint(0, model.spec.s3gen.codes, (40,), generator=torch.Generator().manual_seed(seed)).tolist()
+    with torch.inference_mode():
+        ours = flow.tokens_to_mel(model.flow, torch.tensor([tokens]), model.builtin_voice(), PackageNoise(seed), 10)
+    theirs = package.mel(tokens, seed)
+    assert ours.shape == theirs.shape == (1, 80, 80)
+    assert (ours - theirs).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_wave_given_the_same_mel_and_noise(pair: tuple[Model, Package], seed: int) -> None:
+    model, package = pair
+    tokens = torch.randint(0, model.spec.s3gen.codes, (40,), generator=torch.Generator().manual_seed(seed)).tolist()
+    mel = package.mel(tokens, seed)
+    with torch.inference_mode():
+        f0 = model.vocoder.f0_predictor(mel)
+        ours = vocoder.mel_to_wave(model.vocoder, mel, PackageNoise(seed))
+    assert (f0 > 10).any(), "the voiced branch must run"
+    theirs = package.wave(mel, seed)
+    assert ours.shape == theirs.shape == (80 * 480,)
+    assert (ours - theirs).abs().max() <= 1e-5
+
+
+def test_the_whole_take_is_the_packages(pair: tuple[Model, Package]) -> None:
+    """Tokens, mel, wave and watermark from one stream of noise: `generate` itself."""
+    model, package = pair
+    theirs = package.generate(SENTENCE, seed=11)
+    with torch.inference_mode():
+        speaker = Speaker(model, model.builtin_voice(), Sampling(), 0.5, PackageNoise(11), [SENTENCE])
+        (chunk,) = speaker
+    assert chunk.samples.shape == theirs.shape
+    # The package lets the watermark exceed full scale, we do not. A millionth in f0 moves the sine's phase over time.
+    assert np.abs(chunk.samples - theirs.clamp(-1, 1).numpy()).max() <= 1e-3
+
+
+@pytest.fixture(scope="module", params=["mono_24k", "stereo_44k"])
+def clip_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import soundfile
+
+    builtin = DEMO_FOLDER / "builtin_voice.wav"
+    if request.param == "mono_24k":
+        return builtin
+    samples, rate = soundfile.read(builtin, dtype="float32")
+    resampled = np.interp(np.arange(0, len(samples), rate / 44_100), np.arange(len(samples)), samples)
+    path = tmp_path_factory.mktemp("clip") / "stereo.flac"
+    soundfile.write(path, np.stack([resampled, 0.5 * resampled], axis=1), 44_100)
+    return path
+
+
+def test_a_clip_becomes_the_packages_conditionals(pair: tuple[Model, Package], clip_path: Path) -> None:
+    from oracle import quiet
+
+    model, package = pair
+    with torch.inference_mode():
+        voice = conditioning.prepare(read_clip(clip_path), model.read_encoders(), model.spec, "clip")
+    kept = package.tts.conds
+    try:
+        with quiet():
+            package.tts.prepare_conditionals(str(clip_path))
+        theirs = package.tts.conds
+        assert torch.equal(voice.t3_prompt, theirs.t3.cond_prompt_speech_tokens)
+        assert torch.equal(voice.prompt_tokens, theirs.gen["prompt_token"])
+        assert (voice.speaker - theirs.t3.speaker_emb).abs().max() <= 1e-6
+        assert (voice.prompt_mel - theirs.gen["prompt_feat"]).abs().max() <= 1e-5
+        assert (voice.speaker_vector - theirs.gen["embedding"]).abs().max() <= 1e-5
+        ids = model.text_ids(SENTENCE)
+        assert our_tokens(model, voice, ids, 3, 0.5, 0.5, 60) == package.tokens(ids, 3, 0.5, 0.5, 60)
+    finally:
+        package.tts.conds = kept
+
+
+def test_one_row_without_guidance_is_the_guided_row(demo: Callable[..., Model]) -> None:
+    """The package fails at `cfg_weight=0`; there the answer is the text's own row, and half the work."""
+    model = demo()
+    ids = model.text_ids(SENTENCE)
+    barely = our_tokens(model, model.builtin_voice(), ids, 4, 1e-9, 0.5, 60)
+    assert our_tokens(model, model.builtin_voice(), ids, 4, 0.0, 0.5, 60) == barely
