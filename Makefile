@@ -25,8 +25,9 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	@mkdir -p $(OUT)
-	CHATTERBOX_NB_DEMO_WAV="$(abspath $(OUT))/quickstart.wav" $(BIN)/jupyter nbconvert --to html --execute \
+	$(BIN)/jupyter nbconvert --to html --execute \
 		--output-dir $(OUT) notebooks/01_quickstart.ipynb
+	@cp notebooks/out/quickstart.wav $(OUT)/quickstart.wav
 	@echo
 	@echo "Page:  $(abspath $(OUT))/01_quickstart.html"
 	@echo "Sound: $(abspath $(OUT))/quickstart.wav"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,14 @@ FORMATS = {
     "mp3": ("MP3", "MPEG_LAYER_III"),
     "ogg": ("OGG", "VORBIS"),
 }
+# The tags that survive in every kind of file -> their ID3 frames: libsndfile's own are Latin-1, so MP3 gets ours.
+TAGS = {
+    "title": "TIT2", "artist": "TPE1", "software": "TSSE", "date": "TDRC", "copyright": "TCOP", "comment": "COMM",
+}  # fmt: skip
 # Reading stops here: a reference needs seconds, and ten hours of audio would fill the memory.
 _LONGEST_READ_SECONDS = 600.0
 _SILENCE_RMS = 10 ** (-60 / 20)  # -60 dB below full scale
+_BLOCK = 16_384  # samples a write: libsndfile's Vorbis puts a write on the stack, and minutes of audio overflow it
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ def read_clip(source: str | Path | tuple[Any, int]) -> Clip:
         VoiceError: no such file, not audio, empty, silent, or not finite.
     """
     if isinstance(source, tuple):
+        if len(source) != 2:
+            raise VoiceError(f"An array is given as (samples, sample_rate), in two parts; this has {len(source)}.")
         clip, name = _from_array(*source), "The array"
     else:
         path = Path(source).expanduser()
@@ -71,9 +79,12 @@ def read_clip(source: str | Path | tuple[Any, int]) -> Clip:
 def _from_file(path: Path) -> Clip:
     import soundfile
 
-    if not path.exists():
-        near = nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
-        raise VoiceError(f"There is no file {path}.{near}")
+    exists, others = False, []
+    with suppress(OSError):  # a name too long for a file, a folder that may not be listed
+        exists = path.exists()
+        others = [] if exists else [other.name for other in path.parent.iterdir()]
+    if not exists:
+        raise VoiceError(f"There is no file {path}.{nearest(path.name, others)}")
     if path.is_dir():
         raise VoiceError(f"{path} is a folder; a reference clip is one audio file.")
     reason = ""
@@ -83,26 +94,50 @@ def _from_file(path: Path) -> Clip:
             samples = file.read(frames, dtype="float32", always_2d=True)
             rate = file.samplerate
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-        reason = str(error).rsplit(":", 1)[-1].strip()
+        reason = str(error).rsplit(":", 1)[-1].strip(" .")
     if reason:
         raise VoiceError(f"{path} cannot be read as audio ({reason}). WAV, FLAC, MP3, OGG and AIFF can.")
     return Clip(_one_channel(samples), rate)
 
 
-def _from_array(samples: Any, sample_rate: int) -> Clip:
-    array = np.asarray(samples)
+def _from_array(samples: Any, sample_rate: Any) -> Clip:
+    array, rate = _as_array(samples), _as_rate(sample_rate)
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
         raise VoiceError(f"Samples must be numbers [n] or [n, channels]; these are {array.dtype} {list(array.shape)}.")
-    if not 1_000 <= int(sample_rate) <= 384_000:
-        raise VoiceError(f"A sample rate of {sample_rate} Hz is not audio; it is usually 16000 to 48000.")
+    if not array.size:
+        return Clip(np.zeros(0, np.float32), rate)
     if array.dtype.kind in "iu":
         info = np.iinfo(array.dtype)
         middle = (info.max + info.min + 1) / 2
         array = (array.astype(np.float64) - middle) / (info.max - middle + 1)
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as that
+        array = array.astype(np.float32)
     if array.ndim == 2 and array.shape[0] < array.shape[1]:
         array = array.T  # [channels, n], as torchaudio has it
-    return Clip(_one_channel(array if array.ndim == 2 else array[:, None]), int(sample_rate))
+    return Clip(_one_channel(array if array.ndim == 2 else array[:, None]), rate)
+
+
+def _as_array(samples: Any) -> npt.NDArray[Any]:
+    if hasattr(samples, "detach"):
+        samples = samples.detach().cpu()  # a tensor, of any device
+    problem = ""
+    try:
+        return np.asarray(samples)
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    raise VoiceError(f"Samples must be numbers [n] or [n, channels] ({problem}).")
+
+
+def _as_rate(sample_rate: Any) -> int:
+    try:
+        rate = int(sample_rate)
+    except (TypeError, ValueError, OverflowError):
+        rate = 0
+    if 1_000 <= rate <= 384_000:
+        return rate
+    if isinstance(sample_rate, (int, float, str)):
+        raise VoiceError(f"A sample rate of {sample_rate} Hz is not audio; it is usually 16000 to 48000.")
+    raise VoiceError(f"A sample rate is a number, not {type(sample_rate).__name__}: give (samples, sample_rate).")
 
 
 def _one_channel(samples: npt.NDArray[np.float32]) -> Samples:
@@ -111,12 +146,15 @@ def _one_channel(samples: npt.NDArray[np.float32]) -> Samples:
 
 
 def resample(samples: Samples, source_rate: int, target_rate: int) -> Samples:
-    """`[n]` at one rate to `[ceil(n * target / source)]` at another; the numbers of `librosa.resample`."""
+    """`[n]` at one rate to `[ceil(n * (target / source))]` at another: what `librosa.resample` gives, bit for bit.
+
+    The quotient is rounded before it is multiplied, as there: 441 samples at 44.1 kHz are 241 at 24 kHz.
+    """
     import soxr
 
     if source_rate == target_rate:
         return samples
-    wanted = math.ceil(len(samples) * target_rate / source_rate)
+    wanted = math.ceil(len(samples) * (target_rate / source_rate))
     out = soxr.resample(samples, source_rate, target_rate, quality="HQ")[:wanted]
     return np.pad(out, (0, wanted - len(out))).astype(np.float32, copy=False)
 
@@ -145,22 +183,41 @@ def encode(samples: Samples, sample_rate: int, kind: str, tags: Mapping[str, str
         samples: float32 `[n]` in [-1, 1].
         sample_rate: Hz.
         kind: a key of `FORMATS`.
-        tags: libsndfile's names: title, artist, software, comment, date, copyright, license.
+        tags: names from `TAGS`; those without a value are left out.
 
     Raises:
-        SettingError: `kind` is none of `FORMATS`.
+        SettingError: `kind` is none of `FORMATS`, or a tag none of `TAGS`.
     """
     import soundfile
 
     if kind not in FORMATS:
         raise SettingError(f"Audio is saved as {', '.join(FORMATS)}, not '{kind}'.{nearest(kind, FORMATS)}")
+    tags = {name: value for name, value in (tags or {}).items() if value}
+    for name in tags:
+        if name not in TAGS:
+            raise SettingError(f"There is no tag '{name}'; there are {', '.join(TAGS)}.{nearest(name, TAGS)}")
     format_, subtype = FORMATS[kind]
     buffer = io.BytesIO()
     with soundfile.SoundFile(buffer, "w", sample_rate, 1, subtype=subtype, format=format_) as file:
-        for name, value in (tags or {}).items():
+        for name, value in tags.items() if kind != "mp3" else ():
             setattr(file, name, value)
-        file.write(samples)
-    return buffer.getvalue()
+        for start in range(0, len(samples), _BLOCK):
+            file.write(samples[start : start + _BLOCK])
+    return (_id3(tags) if kind == "mp3" and tags else b"") + buffer.getvalue()
+
+
+def _id3(tags: Mapping[str, str]) -> bytes:
+    """An ID3v2.4 tag in UTF-8 (id3.org/id3v2.4.0-structure), to stand before an MP3."""
+
+    def size(count: int) -> bytes:
+        return bytes(count >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+    frames = b""
+    for name, value in tags.items():
+        language = b"eng\0" if name == "comment" else b""
+        body = b"\x03" + language + value.encode()
+        frames += TAGS[name].encode() + size(len(body)) + b"\0\0" + body
+    return b"ID3\x04\0\0" + size(len(frames)) + frames
 
 
 def read_tags(path: str | Path) -> dict[str, str]:
@@ -168,4 +225,18 @@ def read_tags(path: str | Path) -> dict[str, str]:
     import soundfile
 
     with soundfile.SoundFile(Path(path)) as file:
-        return {name: value for name, value in file.copy_metadata().items() if value}
+        tags = {name: value for name, value in file.copy_metadata().items() if value}
+        if file.format == "WAV" and "comment" not in tags and (comment := _wav_comment(Path(path).read_bytes())):
+            tags["comment"] = comment
+        return tags
+
+
+def _wav_comment(data: bytes) -> str:
+    """The comment in a WAV file: libsndfile writes one of any length, but reads none above 2 kB."""
+    at = 12  # behind RIFF, the size, WAVE
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if name == b"ICMT":
+            return data[at + 8 : at + 8 + size].rstrip(b"\0").decode(errors="replace")
+        at += 12 if name == b"LIST" else 8 + size + size % 2  # into a list, over all else
+    return ""

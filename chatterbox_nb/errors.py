@@ -34,7 +34,7 @@ class TTSError(Exception):
     """The root of the tree above."""
 
     def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}"]
+        return [" ".join(f"{type(self).__name__}: {self}".splitlines())]
 
 
 class SettingError(TTSError, ValueError):
@@ -101,5 +101,6 @@ def nearest(word: str, choices: Iterable[Any]) -> str:
     """` Did you mean X?`, or an empty string when nothing is near."""
     from difflib import get_close_matches
 
-    found = get_close_matches(word, [str(choice) for choice in choices], n=1, cutoff=0.6)
-    return f" Did you mean {found[0]}?" if found else ""
+    written = {str(choice).lower(): str(choice) for choice in choices}
+    found = get_close_matches(word.lower(), written, n=1, cutoff=0.6)
+    return f" Did you mean {written[found[0]]}?" if found else ""

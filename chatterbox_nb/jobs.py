@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -66,10 +67,8 @@ class Job(Generic[T]):
         """
         while True:
             try:
-                return self.result(_WAIT_SLICE_SECONDS)
-            except StillRunning:
-                if self.done:  # the work itself raised a TimeoutError
-                    raise
+                with suppress(StillRunning):
+                    return self.result(_WAIT_SLICE_SECONDS)
                 on_tick(self.latest)
             except KeyboardInterrupt:
                 self.cancel()

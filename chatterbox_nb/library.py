@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,20 +126,22 @@ def resolve(model: Model, voice: Any, job: Job[Any]) -> Voice:
         return _check_fits(voice, model)
     if voice is None or voice == "builtin":
         return model.builtin_voice()
-    if isinstance(voice, (str, Path)) and not isinstance(voice, Path) and voice in voices:
+    if isinstance(voice, str) and voice in voices:
         path = voices.path(voice)
         return _prepare(model, audio.read_clip(path), voice, job, voices.folder)
     if isinstance(voice, (str, Path)):
-        return _prepare(model, audio.read_clip(_as_path(voice)), Path(voice).name, job, None)
+        return _prepare(
+            model, audio.read_clip(_as_path(voice) if isinstance(voice, str) else voice), Path(voice).name, job, None
+        )
     if isinstance(voice, tuple) and len(voice) == 2:
         return _prepare(model, audio.read_clip(voice), "array", job, None)
     raise VoiceError(f"A voice is a name, a file, (samples, sample_rate) or a Voice, not {type(voice).__name__}.")
 
 
-def _as_path(voice: str | Path) -> Path:
+def _as_path(voice: str) -> Path:
     path = Path(voice).expanduser()
-    if not path.exists() and not path.suffix and path.name == str(voice):
-        voices.path(str(voice))  # a bare word was meant as a name: the library's error helps more
+    if not path.exists() and not path.suffix and path.name == voice:
+        voices.path(voice)  # a bare word was meant as a name: the library's error helps more
     return path
 
 
@@ -155,12 +158,12 @@ def _check_fits(voice: Voice, model: Model) -> Voice:
 def _prepare(model: Model, clip: Clip, name: str, job: Job[Any], folder: Path | None) -> Voice:
     from chatterbox_nb.engine import conditioning
 
-    conditioning.check_clip(clip, model.spec.voice, name)
+    warned = conditioning.check_clip(clip, model.spec.voice, name)
     digest = hashlib.sha256(clip.samples.tobytes() + str(clip.sample_rate).encode()).hexdigest()
     key = model.report.weights, digest
     if key in _prepared:
         _prepared.move_to_end(key)
-        return _prepared[key]
+        return replace(_prepared[key], name=name, warnings=warned)
     kept = folder / f"{name}.{key[0][:8]}{key[1][:8]}.safetensors" if folder else None
     found = conditioning.read_voice(kept, name, model.spec) if kept else None
     if found is None:
@@ -169,6 +172,7 @@ def _prepare(model: Model, clip: Clip, name: str, job: Job[Any], folder: Path | 
         found = conditioning.prepare(clip, model.read_encoders(), model.spec, name)
         if kept:
             conditioning.write_voice(kept, found)
+    found = replace(found, warnings=warned)
     _prepared[key] = found
     while len(_prepared) > _PREPARED:
         _prepared.popitem(last=False)

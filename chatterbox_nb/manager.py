@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatterbox_nb import settings, usage
+from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.errors import NotLoaded
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.jobs import Job, ModelThread
@@ -98,6 +99,7 @@ class Manager(ModelThread):
         Args: see `chatterbox_nb.load`.
         """
         name = settings.value_of("model", model)
+        catalog.spec(name)  # an unknown name is refused before torch is imported
         wanted, why = settings.precision_asked(precision)
         where = settings.value_of("device", device)
         kernel = settings.value_of("kernel", kernel)
@@ -132,6 +134,8 @@ class Manager(ModelThread):
             why = f"auto, {because}"
         key = (spec, tuple(sorted(files.paths.items())), precision, facts.name, kernel)
         if self.model is not None and key == self._key:
+            planned = replace(self.model.plan, why=why)
+            self.model.plan, self.model.report = planned, replace(self.model.report, plan=planned)
             return self.model.report
         if self.model is not None and not _fits_beside(files.paths, facts.free_bytes):
             self._drop()

@@ -82,15 +82,13 @@ def value_of(name: str, called_with: Any = None, default: Any = None) -> Any:
 
 def check(setting: Setting, value: Any, source: str) -> Any:
     """The value as its kind, or SettingError."""
-    problem = ""
+    given, problem = value, ""
     try:
         value = _CONVERT[setting.kind](value)
-    except (TypeError, ValueError):
-        problem = {"bool": "must be true or false", "int": "must be a whole number"}.get(
-            setting.kind, "must be a number"
-        )
+    except (TypeError, ValueError, OverflowError):
+        problem = _MUST_BE[setting.kind]
     if problem:
-        raise SettingError(f"{source}{value!r} {problem}.")
+        raise SettingError(f"{source}{given!r} must be {problem}.")
     if setting.kind in ("float", "int"):
         low = -math.inf if setting.low is None else setting.low
         high = math.inf if setting.high is None else setting.high
@@ -102,7 +100,7 @@ def check(setting: Setting, value: Any, source: str) -> Any:
         value = DTYPE_ALIASES.get(value.lower(), value.lower())
         if value not in setting.choices:
             near = nearest(value, setting.choices)
-            raise SettingError(f"{source}{value} is not a {setting.name}; choose {', '.join(setting.choices)}.{near}")
+            raise SettingError(f"{source}{given} is not a {setting.name}; choose {', '.join(setting.choices)}.{near}")
     return value
 
 
@@ -133,14 +131,16 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "str": str,
     "path": lambda value: Path(value).expanduser(),
 }
+_MUST_BE = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "path": "a path"}
 
 
 def precision_asked(called_with: str | None = None) -> tuple[str, str]:
     """The precision to use, and why: the call, else USE_INT8_QUANTIZATION, else MODEL_DTYPE, else auto."""
     if called_with is not None:
         return value_of("precision", called_with), "asked for"
-    dtype = value_of("precision")
     if value_of("int8"):
-        over = f", over MODEL_DTYPE={dtype}" if dtype not in ("auto", "int8") else ""
+        dtype = os.environ.get(BY_NAME["precision"].variable, "").strip()
+        over = f", over MODEL_DTYPE={dtype}" if dtype.lower() not in ("", "auto", "int8") else ""
         return "int8", f"USE_INT8_QUANTIZATION is set{over}"
+    dtype = value_of("precision")
     return dtype, "MODEL_DTYPE is set" if dtype != "auto" else "the default"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from chatterbox_nb import audio
 from chatterbox_nb.audio import Samples
@@ -117,7 +119,9 @@ class Take(Shown):
         return len(self.samples)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return self.samples if dtype is None else self.samples.astype(dtype)
+        if copy is None:  # which numpy 1 never says and does not take
+            return np.asarray(self.samples, dtype=dtype)
+        return np.array(self.samples, dtype=dtype, copy=copy)
 
     @cached_property
     def mp3(self) -> bytes:
@@ -152,22 +156,37 @@ class Take(Shown):
             path: ends in .wav, .flac, .mp3 or .ogg; folders are made.
 
         Raises:
-            SettingError: another ending.
+            SettingError: another ending, a place that cannot be written to, or a take without sound.
         """
         path = Path(path).expanduser()
-        kind = path.suffix.lower().lstrip(".")
-        if kind not in audio.FORMATS:
-            endings = ", ".join(f".{name}" for name in audio.FORMATS)
-            raise SettingError(
-                f"A take is saved as {endings}; '{path.name}' ends in none of them.{nearest(kind, audio.FORMATS)}"
-            )
+        kind = file_kind(path)
+        if not len(self):
+            raise SettingError(f"No sound came out, so {path.name} is not written. Try another seed.")
         data = audio.encode(self.samples, self.sample_rate, kind, self.tags())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        problem = ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            raise SettingError(f"{path} cannot be written: {problem}.")
         return path
 
-    def with_warnings(self, *more: str) -> Take:
-        return replace(self, warnings=(*self.warnings, *more))
+
+def file_kind(path: str | Path) -> str:
+    """What kind of audio a file is to hold, by its ending.
+
+    Raises:
+        SettingError: it is none of those a take is saved as.
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in audio.FORMATS:
+        endings = ", ".join(f".{name}" for name in audio.FORMATS)
+        raise SettingError(
+            f"A take is saved as {endings}; '{Path(path).name}' ends in none of them.{nearest(kind, audio.FORMATS)}"
+        )
+    return kind
 
 
 def now() -> datetime:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chatterbox_nb import numerals
 from chatterbox_nb.errors import TextError, nearest
 
 
@@ -18,10 +19,10 @@ class TextRules:
     """What a model needs of its text.
 
     Args:
-        language: ISO 639-1 code, for sentence boundaries and number words.
+        language: ISO 639-1 code, for sentence boundaries.
         max_chars: longest chunk, in characters after the rules were applied.
         lowercase: speak everything in lower case.
-        digits_as_words: write numbers out, for a model that never saw a digit.
+        digits_as_words: write numbers out in English, for an English model that never saw a digit.
         sentence_pause: seconds of silence between two chunks of one paragraph.
         paragraph_pause: seconds of silence between two paragraphs.
         tokens_per_text_token: speech tokens that one text token usually takes, for estimates of time left.
@@ -52,12 +53,9 @@ class Chunk:
     pause_seconds: float
 
 
-# Longer sequences of digits are read one by one: nobody says "one quintillion".
-_LONGEST_NUMBER = 12
-_NUMBER = re.compile(r"(?P<currency>[$€£])?(?P<number>\d[\d,]*(?:\.\d+)?)(?P<suffix>st\b|nd\b|rd\b|th\b|\s?%)?")
-_CURRENCY = {"$": ("dollar", "dollars"), "€": ("euro", "euros"), "£": ("pound", "pounds")}
 _CLAUSE_END = re.compile(r"(?<=[,;:—–])\s+")
 _PARAGRAPH_END = re.compile(r"\n\s*\n")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # What the package's own `punc_norm` replaces, in its order.
 _PUNCTUATION = (
@@ -76,20 +74,25 @@ def chunks(text: str, rules: TextRules, max_chars: int | None = None) -> list[Ch
         max_chars: a smaller or larger limit than the rules'.
 
     Raises:
-        TextError: there is nothing to speak, or the limit is below 10 characters.
+        TextError: there is nothing to speak, half a character, or the limit is below 10 characters.
     """
     limit = rules.max_chars if max_chars is None else max_chars
     if limit < 10:
         raise TextError(f"A chunk of {limit} characters is too short to speak; the smallest is 10.")
+    if half := _SURROGATE.search(text):
+        raise TextError(
+            f"Character {half.start() + 1} of the text is half of one (U+{ord(half[0]):04X}): "
+            "it was read in the wrong encoding. Open the file with encoding='utf-8'."
+        )
     found: list[Chunk] = []
     for paragraph in _PARAGRAPH_END.split(text):
-        pieces = list(_pack(_sentences(paragraph, rules), limit))
+        pieces = [piece for piece in _pack(_sentences(paragraph, rules), limit) if _speakable(piece)]
         found += [Chunk(piece, rules.sentence_pause) for piece in pieces]
         if pieces:
             found[-1] = Chunk(found[-1].text, rules.paragraph_pause)
     if not found:
         if text.strip():
-            raise TextError(f"Nothing in '{text.strip()[:40]}' can be spoken: there is no letter and no digit.")
+            raise TextError(f"Nothing in '{_in_short(text)}' can be spoken: there is no letter and no digit.")
         raise TextError("There is no text to speak. Write it after the options, or below the %%tts line.")
     found[-1] = Chunk(found[-1].text, 0.0)
     return found
@@ -100,8 +103,18 @@ def _sentences(paragraph: str, rules: TextRules) -> Iterator[str]:
 
     for sentence in sentencex.segment(rules.language, " ".join(paragraph.split())):
         spoken = apply_rules(sentence.strip(), rules)
-        if any(character.isalnum() for character in spoken):
+        if _speakable(spoken):
             yield spoken
+
+
+def _speakable(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _in_short(text: str) -> str:
+    """The beginning of a text, for a message of one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _pack(sentences: Iterator[str], limit: int) -> Iterator[str]:
@@ -138,28 +151,8 @@ def _cut(sentence: str, limit: int) -> Iterator[str]:
 def apply_rules(text: str, rules: TextRules) -> str:
     """The model's own rules: numbers as words, lower case."""
     if rules.digits_as_words:
-        text = _NUMBER.sub(lambda match: _number_in_words(match, rules.language), text)
+        text = numerals.in_words(text)
     return text.lower() if rules.lowercase else text
-
-
-def _number_in_words(match: re.Match[str], language: str) -> str:
-    from num2words import num2words
-
-    number, suffix = match["number"].rstrip(","), (match["suffix"] or "").strip()
-    trailing = match["number"][len(number) :]
-    plain = number.replace(",", "")
-    if len(plain) > _LONGEST_NUMBER or (len(plain) > 1 and plain[0] == "0" and "." not in plain):
-        words = " ".join(num2words(int(digit), lang=language) for digit in plain if digit.isdigit())
-    elif suffix and suffix != "%":
-        words = num2words(int(float(plain)), to="ordinal", lang=language)
-    else:
-        words = num2words(float(plain) if "." in plain else int(plain), lang=language)
-    words = words.replace("-", " ").replace(",", "")
-    if match["currency"]:
-        words += " " + _CURRENCY[match["currency"]][plain != "1"]
-    if suffix == "%":
-        words += " percent"
-    return words + trailing
 
 
 def normalize_punctuation(text: str) -> str:
@@ -189,10 +182,11 @@ def expand(text: str, names: Mapping[str, Any]) -> str:
             return whole[0]
         if name is None:
             raise TextError(f"A single '{whole}' in the text. Write '{whole * 2}' to speak around it.")
-        if name.strip() not in names:
-            raise TextError(
-                f"There is no variable '{name.strip()}' to put into the text.{nearest(name.strip(), names)}"
-            )
-        return str(names[name.strip()])
+        name = name.strip()
+        if not name:
+            raise TextError("An empty pair of braces in the text. Write '{{}}' to speak around it.")
+        if name not in names:
+            raise TextError(f"There is no variable '{_in_short(name)}' to put into the text.{nearest(name, names)}")
+        return str(names[name])
 
     return _BRACES.sub(value, text)

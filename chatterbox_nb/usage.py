@@ -78,6 +78,8 @@ def read(device: str = "cpu", tensors: int | None = None, peak: int | None = Non
         total = torch.mps.recommended_max_memory()
         driver = torch.mps.driver_allocated_memory()
         return MemoryReading(device, process, torch.mps.current_allocated_memory(), driver, peak, driver, total)
+    if device != "cpu":
+        return MemoryReading(device, process, peak=peak)  # the machine's memory is not this device's
     machine = psutil.virtual_memory()
     return MemoryReading(
         device,
@@ -121,6 +123,7 @@ class PeakMeter:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> PeakMeter:
+        self._stop.clear()
         self.start = self.peak = process_bytes()
         self._thread = threading.Thread(target=self._sample, name="chatterbox-nb peak meter", daemon=True)
         self._thread.start()

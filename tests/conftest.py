@@ -47,6 +47,28 @@ def tiny(tiny_folder: Path) -> engine.Model:
     return engine.load(spec, files, "fp32", device.facts("cpu"))
 
 
+@pytest.fixture(scope="session")
+def full() -> engine.Model:
+    """Random weights of the English model's true size, at fp32; written once to out/full, 3.2 GB."""
+    folder = Path(__file__).parent.parent / "out" / "full"
+    if not (folder / "conds.pt").exists():
+        synthetic.full(folder)
+    spec, files = source.find("english", folder)
+    return engine.load(spec, files, "fp32", device.facts("cpu"))
+
+
+@pytest.fixture(scope="session")
+def english() -> engine.Model:
+    """The real weights at fp32, where the hub's cache has them."""
+    from chatterbox_nb.errors import SourceError
+
+    try:
+        spec, files = source.find("english")
+    except SourceError as error:
+        pytest.skip(f"the real checkpoint is not in the hub's cache: {error}")
+    return engine.load(spec, files, "fp32", device.facts("cpu"))
+
+
 @pytest.fixture
 def loaded() -> Iterator[manager.Manager]:
     """The kernel's manager with the demo voice at int8, as a notebook would have it."""

@@ -19,6 +19,7 @@ from chatterbox_nb.text import TextRules
 DEMO_FOLDER = Path(__file__).parent.parent / "demo"
 SPEC_FILE = "config.json"
 SPEC_FORMAT = 1
+_NEEDED_ROLES = ("t3", "s3gen", "voice_encoder", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,6 @@ class ModelSpec:
     def file(self, role: str) -> FileSpec:
         return next(file for file in self.files if file.role == role)
 
-    @property
-    def download_bytes(self) -> int:
-        return sum(file.bytes or 0 for file in self.files)
-
     def to_json(self) -> str:
         return json.dumps({"chatterbox_nb": SPEC_FORMAT, **dataclasses.asdict(self)}, indent=1)
 
@@ -193,26 +190,34 @@ def read_spec(folder: Path) -> ModelSpec:
     """The spec that a folder carries in its `config.json`.
 
     Raises:
-        SourceError: it is not JSON, not a spec, or of a later format.
+        SourceError: it is not JSON, not a spec, of a later format, or names no file for a part that is needed.
     """
     path, problem = folder / SPEC_FILE, ""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("chatterbox_nb", None) != SPEC_FORMAT:
+        if not isinstance(data, dict) or data.pop("chatterbox_nb", None) != SPEC_FORMAT:
             problem = f"its 'chatterbox_nb' is not {SPEC_FORMAT}"
         else:
-            return _build(ModelSpec, data)
-    except (OSError, json.JSONDecodeError, TypeError, ValueError) as error:
+            spec: ModelSpec = _build(ModelSpec, data)
+            lacking = [role for role in _NEEDED_ROLES if role not in [file.role for file in spec.files]]
+            if not lacking:
+                return spec
+            problem = f"it names no file for {', '.join(lacking)}"
+    except (OSError, TypeError, ValueError, AttributeError) as error:
         problem = str(error)
-    raise SourceError(f"{path} is not a model spec this version reads: {problem}.")
+    raise SourceError(
+        f"{path} is not a model spec this version reads: {problem}. "
+        "Update chatterbox-nb, or delete the file and name the model."
+    )
 
 
 def carries_spec(folder: Path) -> bool:
     """Whether a folder has a spec of its own, and not some other config.json."""
     try:
-        return "chatterbox_nb" in json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        data = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
+    return isinstance(data, dict) and "chatterbox_nb" in data
 
 
 def _build(kind: type, data: Any) -> Any:
@@ -221,7 +226,7 @@ def _build(kind: type, data: Any) -> Any:
     values = {}
     for key, value in data.items():
         hint = hints.get(key)
-        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        if dataclasses.is_dataclass(hint):
             value = _build(hint, value)  # type: ignore[arg-type]
         elif key == "files":
             value = tuple(_build(FileSpec, entry) for entry in value)

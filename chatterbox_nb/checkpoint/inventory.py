@@ -74,7 +74,7 @@ def _kind(name: str, layer_name: str, layer: nn.Module | None, tensor: Tensor) -
     if isinstance(layer, nn.Embedding):
         return "position" if layer_name in _POSITIONS else "embedding"
     if isinstance(layer, nn.Linear):
-        return "head" if layer_name in _HEADS else "linear"
+        return "conditioning" if name.startswith("cond_enc.") else "head" if layer_name in _HEADS else "linear"
     if layer is not None and ("norm" in type(layer).__name__.lower()):
         return "norm"
     return "other"

@@ -92,8 +92,10 @@ def check_file(file: TensorFile, tensors: Iterable[TensorInfo], optional: Iterab
         for name, tensor in wanted.items()
         if name in file.entries and file.entries[name].dtype.is_floating_point != (tensor.kind != "counter")
     ]
+    # To look for what is near takes long in a file of thousands: it is done for those that are shown.
+    near = {name: nearest(name, missing) for name in unknown[:3]}
     for what, found in (
-        ("tensors nobody knows", [f"'{name}'{nearest(name, missing)}" for name in unknown]),
+        ("tensors nobody knows", [f"'{name}'{near.get(name, '')}" for name in unknown]),
         ("missing tensors", [f"'{name}'" for name in missing]),
         ("tensors of another shape", wrong),
         ("tensors of another type", kinds),
@@ -141,7 +143,13 @@ def load(
         if cancel is not None:
             cancel.check()
         layer, _, last = fill.target.rpartition(".")
-        _put(module.get_submodule(layer), last, _value(file, fill), fill.index)
+        problem = ""
+        try:
+            _put(module.get_submodule(layer), last, _value(file, fill), fill.index)
+        except TensorError as error:
+            problem = str(error)
+        if problem:
+            raise TensorError(f"{file.path}, '{fill.sources[-1]}': {problem}")
         on_fill(fill)
     for child in module.modules():
         if isinstance(child, Int8Linear):
@@ -169,18 +177,18 @@ def _put(layer: nn.Module, name: str, value: Tensor, rows: slice) -> None:
 
 def _check_complete(module: nn.Module, fills: Iterable[Fill]) -> None:
     """Every stored tensor of the module must be filled, each row once."""
-    filled: dict[str, int] = {}
+    stretches: dict[str, list[Fill]] = {}
     for fill in fills:
-        layer, _, last = fill.target.rpartition(".")
-        stored = "weight_int8" if last == "weight" and is_int8(module.get_submodule(layer)) else last
-        size = getattr(module.get_submodule(layer), stored).shape
-        count = len(range(*fill.index.indices(size[0]))) if size else 1
-        filled[fill.target] = filled.get(fill.target, 0) + count
-        if filled[fill.target] > (size[0] if size else 1):
-            raise TensorError(f"'{fill.target}' is filled twice.")
+        stretches.setdefault(fill.target, []).append(fill)
     for name, tensor in module.state_dict().items():
         if name.endswith(("weight_scale", "num_batches_tracked")):
             continue
-        wanted = tensor.shape[0] if tensor.ndim else 1
-        if filled.get(name.removesuffix("_int8"), 0) != wanted:
+        rows, end = tensor.shape[0] if tensor.ndim else 1, 0
+        for start, stop in sorted(fill.rows or (0, rows) for fill in stretches.get(name.removesuffix("_int8"), [])):
+            if start < end:
+                raise TensorError(f"'{name}' of {type(module).__name__} is filled twice.")
+            if start > end:
+                break
+            end = stop
+        if end != rows:
             raise TensorError(f"'{name}' of {type(module).__name__} is left without values.")

@@ -9,6 +9,7 @@ with what its constructor takes, and its fixed children are then replaced.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -40,31 +41,41 @@ class Modules:
     voice_encoder: nn.Module
 
 
+def _from_the_host(record: logging.LogRecord) -> bool:
+    """The package tells its frame rate on the root logger, which is the host's."""
+    return "chatterbox" not in Path(record.pathname).parts
+
+
 @contextmanager
 def _host_unchanged() -> Iterator[None]:
-    """Importing the package draws random numbers, adds warning filters and sets variables: none of it stays."""
-    state, filters, environment = random.getstate(), list(warnings.filters), dict(os.environ)
-    loggers = {name: logging.getLogger(name) for name in ("transformers", "diffusers", "huggingface_hub")}
-    handlers = {name: (logger.level, logger.handlers[:], logger.propagate) for name, logger in loggers.items()}
+    """The package's imports and constructors draw random numbers, add warning filters, log handlers and variables."""
+    state, environment = random.getstate(), dict(os.environ)
+    loggers = {name: logging.getLogger(name) for name in ("", "transformers", "diffusers", "huggingface_hub")}
+    logging_state = {
+        name: (logger.level, logger.handlers[:], logger.filters[:], logger.propagate)
+        for name, logger in loggers.items()
+    }
+    logging.root.addFilter(_from_the_host)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         random.setstate(state)
-        warnings.filters[:] = filters  # type: ignore[index]
         for name in set(os.environ) - set(environment):
             del os.environ[name]
-        for name, (level, kept, propagate) in handlers.items():
+        os.environ.update(environment)
+        for name, (level, handlers, filters, propagate) in logging_state.items():
             loggers[name].setLevel(level)
-            loggers[name].handlers[:] = kept
+            loggers[name].handlers[:] = handlers
+            loggers[name].filters[:] = filters
             loggers[name].propagate = propagate
 
 
 @contextmanager
 def _with_pkg_resources() -> Iterator[None]:
     """perth asks `pkg_resources` for one path; setuptools no longer brings it, and Python 3.12 no longer setuptools."""
-    if importlib.util.find_spec("pkg_resources") is not None:
+    if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
         yield
         return
     stand_in: Any = types.ModuleType("pkg_resources")
@@ -82,14 +93,16 @@ def import_package() -> None:
     Raises:
         CheckpointError: it is not installed, or does not import.
     """
-    if "chatterbox.tts" in sys.modules and "perth" in sys.modules:
+    if "chatterbox.tts" in sys.modules and getattr(sys.modules.get("perth"), "PerthImplicitWatermarker", None):
         return
     reason = ""
     try:
-        with _host_unchanged(), _with_pkg_resources():
+        with _host_unchanged():
+            with _with_pkg_resources():
+                perth: Any = import_module("perth")
+                if perth.PerthImplicitWatermarker is None:  # the host imported it before, without pkg_resources
+                    perth = importlib.reload(perth)
             import_module("chatterbox.tts")
-            perth = import_module("perth")
-
             if perth.PerthImplicitWatermarker is None:
                 reason = "perth, its watermarker, did not import"
     except ImportError as error:
@@ -113,9 +126,10 @@ class _NoInitialValues(TorchFunctionMode):
 def build(spec: ModelSpec, device: str = "meta") -> Modules:
     """The package's modules of a spec, without weights."""
     import_package()
-    with warnings.catch_warnings(), torch.device(device), _NoInitialValues():
-        warnings.simplefilter("ignore")  # diffusers calls its own layer deprecated
-        return Modules(_t3(spec).eval(), _s3gen(spec).eval(), _voice_encoder(spec).eval())
+    with _host_unchanged(), torch.device(device), _NoInitialValues():
+        parts = [_t3(spec), _s3gen(spec), _voice_encoder(spec)]
+        # A few parameters are made by `torch.Tensor(...)`, which knows of no device context.
+        return Modules(*(part.eval().to(device) for part in parts))
 
 
 def _t3(spec: ModelSpec) -> nn.Module:
@@ -194,6 +208,7 @@ def _s3gen(spec: ModelSpec) -> nn.Module:
         f0_predictor=package.ConvRNNF0Predictor(cond_channels=dims.f0_width),
     )
     module.register_buffer("trim_fade", trim_fade(spec.sample_rate), persistent=False)
+    module.mel2wav.stft_window = module.mel2wav.stft_window.to(module.trim_fade.device)  # numpy made it
     module.estimator_dtype = "fp32"
     return module
 

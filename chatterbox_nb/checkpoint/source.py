@@ -1,6 +1,6 @@
 """Where a checkpoint's files are: embedded in the package, in a folder, in the hub's cache, or fetched from the hub.
 
-Checked before anything is loaded: that every file is there, and of the size it should have.
+Checked before anything is loaded: that every file is there. That each is whole, `tensorfile` and the hub check.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chatterbox_nb.events import CancelToken, Observer
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # A voice is not needed to load a model, only to speak without naming a clip.
-_OPTIONAL_ROLES = ("voice",)
+OPTIONAL_ROLES = ("voice",)
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ def in_folder(spec: ModelSpec, folder: Path, origin: str) -> Files:
     """The files of a spec in a folder.
 
     Raises:
-        SourceError: one is missing, or has another size than the published one.
+        SourceError: one is missing.
     """
     paths = {}
     for file in spec.files:
         path = folder / file.name
         if path.is_file():
             paths[file.role] = path
-        elif file.role not in _OPTIONAL_ROLES:
+        elif file.role not in OPTIONAL_ROLES:
             there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
             raise SourceError(
                 f"{folder} has no {file.name}, which {spec.name} needs.{nearest(file.name, there)} "

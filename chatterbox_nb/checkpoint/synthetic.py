@@ -1,7 +1,8 @@
 """Random-weight checkpoints of any spec, true size or tiny, that behave like trained ones where code can tell.
 
-`write` makes a folder with exactly the published names, shapes and file sizes. Plainly random weights would almost never
-end a take, sample ids that are no sound, and never reach the vocoder's voiced branch. So a few rows are set by hand:
+`write` makes a folder with exactly the published names, shapes and file sizes. Plainly random weights would almost
+never end a take, sample ids that are no sound, and never reach the vocoder's voiced branch. So a few rows are set by
+hand:
 
 * T3 counts. Text positions carry +3 in one direction and speech positions -1; a head with flat attention averages them,
   and the stop row reads the average, so that a chunk ends after about 3 speech tokens a text token.
@@ -14,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ from chatterbox_nb.text import TextRules
 _CONSTANT, _MARKER, _AVERAGE = 0, 1, 2
 _CONSTANT_LEVEL, _MARKER_LEVEL = 3.0, 0.3
 _TOKENS_PER_TEXT_TOKEN = 3.0
-_PAIRS = (
-    "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi ri ro ic "
-    "ne ea ra ce li ch ll be ma si om ur"
-).split()
+_PAIRS = [
+    "th", "he", "in", "er", "an", "re", "on", "at", "en", "nd", "ti", "es", "or", "te", "of", "ed", "is", "it", "al",
+    "ar", "st", "to", "nt", "ng", "se", "ha", "as", "ou", "io", "le", "ve", "co", "me", "de", "hi", "ri", "ro", "ic",
+    "ne", "ea", "ra", "ce", "li", "ch", "ll", "be", "ma", "si", "om", "ur",
+]  # fmt: skip
 
 TINY = ModelSpec(
     name="tiny",
@@ -111,6 +112,8 @@ def write(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
     torch.save(_voice(spec, seed), folder / spec.file("voice").name)
     if catalog.CATALOG.get(spec.name) != spec:
         (folder / catalog.SPEC_FILE).write_text(spec.to_json(), encoding="utf-8")
+    elif catalog.carries_spec(folder):
+        (folder / catalog.SPEC_FILE).unlink()  # of what was here before
     return folder
 
 
@@ -211,14 +214,13 @@ def _tokenizer(spec: ModelSpec) -> dict[str, Any]:
     vocabulary = dict(special)
     letters = "abcdefghijklmnopqrstuvwxyz.,!?'-\"0123456789"
     capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    pairs = [pair for pair in _PAIRS if dims.text_vocab > 3 * len(letters + capitals) or len(_PAIRS) < 60]
-    for piece, index in zip([*letters, *capitals, *pairs], free, strict=False):
-        vocabulary[piece] = index
-    merges = [f"{pair[0]} {pair[1]}" for pair in pairs if pair in vocabulary]
+    vocabulary.update(zip([*letters, *capitals, *_PAIRS], free, strict=False))  # as many as there is room for
+    merges = [f"{pair[0]} {pair[1]}" for pair in _PAIRS if pair in vocabulary]
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = [
-        {"id": index, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        {"id": index, "content": token, **plain, "special": True}
         for token, index in sorted(special.items(), key=lambda entry: entry[1])
-    ]  # fmt: skip
+    ]
     return {
         "version": "1.0",
         "truncation": None,
@@ -279,4 +281,4 @@ def tiny(folder: Path, seed: int = 0) -> Path:
 
 def full(folder: Path, seed: int = 0) -> Path:
     """A checkpoint of the English model's true size: 3.2 GB."""
-    return write(replace(ENGLISH), folder, seed)
+    return write(ENGLISH, folder, seed)

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from chatterbox_nb.errors import SourceError
 
+# In the order that `safetensors` writes them.
 DTYPES = {
+    "I64": torch.int64,
     "F64": torch.float64,
     "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
     "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
     "I16": torch.int16,
     "I8": torch.int8,
     "U8": torch.uint8,
@@ -59,7 +60,7 @@ class TensorFile:
     def __init__(self, path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> None:
         self.path = path
         self._on_bytes = on_bytes
-        self.entries, self.header_bytes = _read_header(path)
+        self.entries = _read_header(path)
         self._file: BinaryIO = path.open("rb", buffering=0)
 
     def __enter__(self) -> TensorFile:
@@ -87,37 +88,54 @@ class TensorFile:
         return raw.view(entry.dtype).view(entry.shape)
 
 
-def _read_header(path: Path) -> tuple[dict[str, Entry], int]:
+def _read_header(path: Path) -> dict[str, Entry]:
     problem = ""
     try:
         size = path.stat().st_size
+        if size < 8:
+            raise ValueError(f"it has only {size} bytes")
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(_LONGEST_HEADER, size):
-                raise ValueError(f"its header claims {length} bytes of {size}")
+            if length > min(_LONGEST_HEADER, size - 8):
+                raise ValueError(f"its header claims {length} of its {size} bytes")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         entries = {name: _entry(name, info, 8 + length) for name, info in header.items()}
-        end = max((entry.offset + entry.length for entry in entries.values()), default=8 + length)
+        end = _end(entries, 8 + length)
         if end == size:
-            return entries, 8 + length
+            return entries
         problem = f"it has {size} bytes and should have {end}" + (", so it was cut off" if size < end else "")
     except FileNotFoundError:
         raise SourceError(f"There is no file {path}. Load again to fetch it, or name the right folder.") from None
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, struct.error, ValueError, TypeError, AttributeError, RecursionError) as error:
         problem = str(error)
     raise SourceError(f"{path} is not a whole safetensors file: {problem}. Delete it and load again.")
 
 
 def _entry(name: str, info: dict, start: int) -> Entry:
+    if lacking := {"dtype", "shape", "data_offsets"} - info.keys():
+        raise ValueError(f"'{name}' has no {', '.join(sorted(lacking))}")
+    if info["dtype"] not in DTYPES:
+        raise ValueError(f"'{name}' is {info['dtype']}, which is none of {', '.join(DTYPES)}")
     begin, end = info["data_offsets"]
     dtype, shape = DTYPES[info["dtype"]], tuple(info["shape"])
+    if not all(type(count) is int and count >= 0 for count in (begin, end, *shape)):
+        raise ValueError(f"'{name}' has the shape {list(shape)} from byte {begin} to {end}")
     wanted = dtype.itemsize
     for size in shape:
         wanted *= size
-    if end - begin != wanted or begin < 0:
+    if end - begin != wanted:
         raise ValueError(f"'{name}' takes {end - begin} bytes and its shape {list(shape)} needs {wanted}")
     return Entry(dtype, shape, start + begin, wanted)
+
+
+def _end(entries: dict[str, Entry], start: int) -> int:
+    """Where the last tensor ends. They must lie one after another: no byte is shared, none is nobody's."""
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].length)):
+        if entry.offset != start:
+            raise ValueError(f"'{name}' begins at byte {entry.offset}, and the one before it ends at {start}")
+        start += entry.length
+    return start
 
 
 def header_size(tensors: list[tuple[str, str, tuple[int, ...]]]) -> int:
@@ -126,8 +144,9 @@ def header_size(tensors: list[tuple[str, str, tuple[int, ...]]]) -> int:
 
 
 def make_header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes, list[str]]:
-    """The header, length included, and the names in the order their data follows: by dtype size, then name."""
-    ordered = sorted(tensors, key=lambda entry: (-DTYPES[entry[1]].itemsize, entry[0]))
+    """The header, length included, and the names in the order their data follows: by dtype, then name."""
+    dtypes = list(DTYPES)
+    ordered = sorted(tensors, key=lambda entry: (dtypes.index(entry[1]), entry[0]))
     header, offset = {}, 0
     for name, dtype, shape in ordered:
         length = DTYPES[dtype].itemsize
@@ -135,6 +154,6 @@ def make_header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes,
             length *= size
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + length]}
         offset += length
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text, [name for name, _, _ in ordered]

@@ -34,7 +34,7 @@ class Voice:
         speaker: the voice encoder's embedding, `[1, E]`.
         t3_prompt: speech tokens of the clip that T3 reads, `[1, P]`.
         prompt_tokens: speech tokens that the flow continues, `[1, R]`.
-        prompt_mel: their log mel, `[1, 2 R, 80]`.
+        prompt_mel: their log mel, `[1, 2 R, 80]`; of some clips one frame longer, as in the package.
         speaker_vector: the speaker encoder's embedding, `[1, 192]`.
         warnings: what the listener should know of the clip.
     """
@@ -87,7 +87,7 @@ def read_builtin(path: Path) -> Voice:
     except FileNotFoundError:
         problem = "it is missing"
     except Exception as error:  # torch.load raises whatever the pickle makes it raise
-        problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        problem = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
     raise SourceError(f"{path} is not a voice of this model ({problem}). Delete it and load again.")
 
 

@@ -20,7 +20,6 @@ from chatterbox_nb.errors import EngineError
 from chatterbox_nb.events import CancelToken
 
 MELS = 80
-FRAMES_PER_TOKEN = 2
 GUIDANCE = 0.7  # CFM_PARAMS.inference_cfg_rate
 
 
@@ -67,7 +66,7 @@ def tokens_to_mel(
     on_step: Callable[[int], None] = lambda step: None,
     cancel: CancelToken | None = None,
 ) -> Tensor:
-    """Speech tokens `[1, N]` to a log mel `[1, 80, 2 N]`, 50 frames a second.
+    """Speech tokens `[1, N]` to a log mel `[1, 80, 2 N]`, 50 frames a second; one frame less after a longer prompt.
 
     Args:
         flow: the package's `CausalMaskedDiffWithXvec`, loaded.

@@ -29,7 +29,7 @@ from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.report import LoadReport, measure
 from chatterbox_nb.engine.tokens import TextTokenizer
 from chatterbox_nb.engine.watermark import Watermarker
-from chatterbox_nb.errors import OutOfMemory, VoiceError
+from chatterbox_nb.errors import OutOfMemory, PrecisionError, VoiceError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision import kernels, layers
 from chatterbox_nb.precision.plan import DeviceFacts, Plan, TensorInfo, plan, storage_of
@@ -38,6 +38,7 @@ from chatterbox_nb.usage import PeakMeter
 _TENSOR_FILES = ("t3", "s3gen", "voice_encoder")
 # Which file each component that stays in memory comes from.
 _RESIDENT = {"t3": "t3", "flow": "s3gen", "vocoder": "s3gen"}
+_PLANNED_ONLY = ("fp16", "bf16")  # a plan tells what they would take; the modules are not cast yet
 
 
 @dataclass
@@ -81,13 +82,14 @@ class Model:
             tokenizer = _read(s3gen.tokenizer, file, "tokenizer.", absent)
             speaker = _read(s3gen.speaker_encoder, file, "speaker_encoder.")
         with TensorFile(self.files.path("voice_encoder")) as file:
-            voice = _read(modules.voice_encoder, file, "")
+            voice = _read(modules.voice_encoder, file, "", file.entries.keys() & set(self.spec.unused))
         conditioning.own_constants(tokenizer, absent)
         return Encoders(tokenizer, speaker, voice)
 
 
-def _read(module: nn.Module, file: TensorFile, prefix: str, absent: Iterable[str] = ()) -> nn.Module:
-    for name in absent:
+def _read(module: nn.Module, file: TensorFile, prefix: str, without: Iterable[str] = ()) -> nn.Module:
+    """Fills a module from a file, without the parameters that the file lacks or inference never reads."""
+    for name in without:
         setattr(module, name, None)
     loader.load(module, file, loader.plain_fills(module, prefix), torch.device("cpu"))
     return module
@@ -132,6 +134,8 @@ def load(
     Raises:
         CheckpointError, PrecisionError, Cancelled: and nothing stays in memory.
     """
+    if precision in _PLANNED_ONLY:
+        raise PrecisionError(f"{precision} is planned and not built yet; choose fp32 or int8.")
     phase = _Phases(observer, cancel)
     with phase("import", "Chatterbox"):
         reference.import_package()

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 LARGEST_SEED = 2**63 - 1
+_SMALLEST_EXPONENTIAL = np.finfo(np.float32).eps / 2  # what torch puts there too
 
 
 class Noise(Protocol):
     """Noise for one chunk. Each method draws float32 on the CPU."""
 
     def token(self, vocabulary: int) -> Tensor:
-        """Exponential noise `[V]`: `argmax(probabilities / noise)` is a draw from them."""
+        """Exponential noise `[V]`, above 0: `argmax(probabilities / noise)` is a draw from them."""
 
     def flow(self, channels: int, frames: int) -> Tensor:
         """Normal noise `[1, channels, frames]` that the flow starts from."""
@@ -52,7 +53,9 @@ class StageNoise:
         return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
     def token(self, vocabulary: int) -> Tensor:
-        return torch.from_numpy(self._tokens.standard_exponential(vocabulary, dtype=np.float32))
+        drawn = self._tokens.standard_exponential(vocabulary, dtype=np.float32)
+        # One in 17 million comes out as 0, and 0 / 0 would win the argmax for a token that was ruled out.
+        return torch.from_numpy(np.maximum(drawn, _SMALLEST_EXPONENTIAL))
 
     def flow(self, channels: int, frames: int) -> Tensor:
         # A channel at a time would change with the length; frame by frame, a longer mel begins with the same noise.

@@ -90,10 +90,9 @@ class Speaker:
             yield spoken
 
     def _text_ids(self, text: str) -> torch.Tensor:
-        ids = self.model.text_ids(text)
-        if len(ids) == 2:  # start and stop
+        if set(filter(str.isalnum, text)) <= set(self.model.tokenizer.unspeakable(text)):
             raise TextError(f"{self.model.spec.name} can say nothing of '{text}'.")
-        return ids
+        return self.model.text_ids(text)
 
     def _speak(self, index: int, text: str) -> SpokenChunk:
         model, spec, ids = self.model, self.model.spec, self._ids[index]

@@ -26,7 +26,6 @@ class LoadReport(Shown):
         process_peak_bytes: highest such growth while loading.
         watermarker_bytes: Perth's, not in `bytes`; the package holds it too, with its decoder.
         weights: SHA-256 of everything that was read.
-        cache_hit: the quantized form came from the disk cache.
         seconds: by phase.
     """
 
@@ -43,7 +42,6 @@ class LoadReport(Shown):
     watermarker_bytes: int
     weights: str
     seconds: Mapping[str, float]
-    cache_hit: bool = False
     warnings: tuple[str, ...] = ()
 
     @property

@@ -37,8 +37,8 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """Text ids of a chunk, without start and stop; the package's, for text it can say."""
         text = normalize_punctuation(text)
-        for token in self._special:
-            text = text.replace(token, token.strip("[]"))  # "[STOP]" in a text is a word, not a command
+        while found := next((token for token in self._special if token in text), None):
+            text = text.replace(found, found.strip("[]"))  # "[STOP]" in a text is a word, not a command
         return [token for token in self._tokenizer.encode(text) if token != self._unknown]
 
     def unspeakable(self, text: str) -> str:

@@ -14,8 +14,6 @@ from chatterbox_nb.checkpoint.reference import trim_fade
 from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.errors import EngineError
 
-SAMPLES_PER_FRAME = 480
-
 
 def own_constants(vocoder: Any, sample_rate: int, device: str) -> None:
     """Puts in what was built on the meta device and is in no file: the window and the fade at the start."""
@@ -35,7 +33,8 @@ def mel_to_wave(vocoder: Any, mel: Tensor, noise: Noise) -> Tensor:
     f0 = vocoder.f0_predictor(mel)  # [1, T], Hz
     source = _source(vocoder.m_source, vocoder.f0_upsamp(f0[:, None]), noise)
     wave: Tensor = vocoder.decode(x=mel, s=source)
-    wave[:, : len(vocoder.trim_fade)] *= vocoder.trim_fade
+    faded = min(wave.shape[1], len(vocoder.trim_fade))
+    wave[:, :faded] *= vocoder.trim_fade[:faded]
     if not bool(torch.isfinite(wave).all()):
         raise EngineError("The waveform is not finite. Try --precision fp32.")
     return wave[0]

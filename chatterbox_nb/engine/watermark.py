@@ -14,6 +14,9 @@ import torch
 from chatterbox_nb.audio import Samples
 from chatterbox_nb.checkpoint.reference import import_package
 
+# Perth's transform reads 1025 samples at 32 kHz at the least.
+_SHORTEST_SECONDS = 0.05
+
 
 def _perth_net() -> Any:
     import_package()
@@ -29,6 +32,10 @@ def _perth_net() -> Any:
     return net.eval().requires_grad_(False)
 
 
+def _padded(samples: Samples, sample_rate: int) -> Samples:
+    return np.pad(samples, (0, max(0, int(_SHORTEST_SECONDS * sample_rate) - len(samples))))
+
+
 class Watermarker:
     """Puts the mark in; `bytes` is what it takes."""
 
@@ -41,11 +48,14 @@ class Watermarker:
         self._marker = PerthImplicitWatermarker(run_name=None, perth_net=net)
 
     def apply(self, samples: Samples, sample_rate: int) -> Samples:
-        """Marked samples of the same length; silence has no room for a mark and stays as it is."""
+        """Marked samples of the same length; silence has no room for a mark and stays as it is.
+
+        In less than a tenth of a second the mark is put, and too short to be read.
+        """
         if not len(samples) or not samples.any():
             return samples
         with torch.inference_mode():
-            marked = self._marker.apply_watermark(samples, sample_rate=sample_rate)
+            marked = self._marker.apply_watermark(_padded(samples, sample_rate), sample_rate=sample_rate)
         out = np.zeros_like(samples)
         out[: len(marked)] = marked[: len(samples)]
         return np.clip(out, -1.0, 1.0)
@@ -58,4 +68,4 @@ def detect(samples: Samples, sample_rate: int) -> float:
 
     marker = PerthImplicitWatermarker(run_name=None, perth_net=_perth_net())
     with torch.inference_mode():
-        return float(np.mean(marker.get_watermark(samples, sample_rate=sample_rate, round=False)))
+        return float(np.mean(marker.get_watermark(_padded(samples, sample_rate), sample_rate=sample_rate, round=False)))

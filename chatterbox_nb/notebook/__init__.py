@@ -17,9 +17,11 @@ def register(shell: Any) -> None:
 
 def unregister(shell: Any) -> None:
     """Takes them away again."""
-    from chatterbox_nb.notebook import magics, questions
+    from chatterbox_nb.notebook import completion, magics, questions
 
     for kind, names in magics.TTSMagics.magics.items():
         for name in names:
             shell.magics_manager.magics[kind].pop(name, None)
+    shell.magics_manager.registry.pop(magics.TTSMagics.__name__, None)
+    completion.unregister(shell)
     questions.unregister(shell)

@@ -6,11 +6,16 @@ IPython's own `magic_arguments` keeps quotes and ends in `UsageError`, which not
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import shlex
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from chatterbox_nb import settings
 from chatterbox_nb.errors import ArgumentError, nearest
+
+_ESCAPE = "" if os.name == "nt" else "\\"  # on Windows a backslash is a part of a path
 
 
 class MagicParser(argparse.ArgumentParser):
@@ -43,52 +48,55 @@ class MagicParser(argparse.ArgumentParser):
         Raises:
             ArgumentError: an unknown option, a value that is missing or not of its kind, an unclosed quote.
         """
-        return self._read(_split(line, self.prog))
+        return self._read([word for word, _ in _words(line, self.prog)])
 
     def read_before_text(self, line: str) -> tuple[argparse.Namespace, str]:
-        """The options at the start of a line, and the text behind them as it was written, quotes and all."""
+        """The options at the start of a line, and the text behind them as it was written, quotes and all.
+
+        Raises:
+            ArgumentError: as of `read`.
+        """
         words: list[str] = []
         rest = line.lstrip()
-        while rest.startswith("--"):
-            option, _, behind = rest.partition(" ")
-            if option == "--":
-                rest = behind
+        waiting = False  # for the value of an option
+        while rest.startswith("--") or (rest and waiting):
+            word, end = next(_words(rest, self.prog))
+            rest = rest[end:].lstrip()
+            if word == "--":
                 break
-            words.append(option)
-            rest = behind.lstrip()
-            action = self.action_of(option)
-            if action is not None and action.nargs != 0:
-                value, rest = _first_word(rest, self.prog)
-                words += [value] if value else []
+            words.append(word)
+            action = None if waiting else self.action_of(word)
+            waiting = action is not None and action.nargs != 0
         return self._read(words), rest
 
     def _read(self, words: list[str]) -> argparse.Namespace:
         found, unknown = self.parse_known_args(words)
         if unknown:
-            option = unknown[0].split("=")[0]
-            near = nearest(option, self.options())
-            raise ArgumentError(f"{self.prog}: there is no option '{option}'.{near} See {self.prog} --help")
+            word = unknown[0].split("=")[0]
+            raise ArgumentError(f"{self.prog}: {self._why_not(word)} See {self.prog} --help")
         return found
 
+    def _why_not(self, word: str) -> str:
+        if word.startswith("-"):
+            return f"there is no option '{word}'.{nearest(word, self.options())}"
+        if self.prog.startswith("%%"):
+            return f"'{word}' is no option; the text goes below this line."
+        return f"'{word}' is one word too many."
 
-def _split(line: str, name: str) -> list[str]:
+
+def _words(text: str, name: str) -> Iterator[tuple[str, int]]:
+    """The words of a line as a shell reads them, and where each ends."""
+    stream = io.StringIO(text)
+    lexer = shlex.shlex(stream, posix=True)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", _ESCAPE
     problem = ""
     try:
-        return shlex.split(line)
+        for word in lexer:
+            yield word, stream.tell()
     except ValueError as error:
-        problem = str(error)
-    raise ArgumentError(f"{name}: {problem} in: {line}")
-
-
-def _first_word(text: str, name: str) -> tuple[str, str]:
-    """The first word, quotes removed if it is quoted, and what is behind it."""
-    if text[:1] in ("'", '"'):
-        end = text.find(text[0], 1)
-        if end < 0:
-            raise ArgumentError(f"{name}: No closing quotation in: {text}")
-        return text[1:end], text[end + 1 :].lstrip()
-    word, _, rest = text.partition(" ")
-    return word, rest.lstrip()
+        problem = str(error).lower()
+    if problem:
+        raise ArgumentError(f"{name}: {problem} in: {text}")
 
 
 def load_parser() -> MagicParser:
@@ -126,7 +134,7 @@ def speak_parser(name: str) -> MagicParser:
     parser.add_argument("--expand", action="store_true", help="put the values of {names} into the text")
     parser.add_argument("--out", metavar="NAME", help="keep the Take in this variable")
     parser.add_argument("--save", metavar="FILE", help="write a .wav, .flac, .mp3 or .ogg")
-    parser.add_argument("--play", action="store_true", help="start playing at once")
+    parser.add_argument("--play", action="store_true", help="start playing at once; return nothing, use --out")
     parser.add_argument("--quiet", action="store_true", help="show and return nothing; use --out or --save")
     return parser
 

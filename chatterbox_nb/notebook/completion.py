@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,6 @@ from chatterbox_nb.notebook.arguments import PARSERS
 
 
 def _devices() -> list[str]:
-    import sys
-
     if "torch" not in sys.modules:  # importing it takes seconds; a Tab must not
         return ["auto", "cpu", "cuda", "mps"]
     from chatterbox_nb.precision.device import available
@@ -28,7 +28,7 @@ def _models() -> list[str]:
 def _voices() -> list[str]:
     from chatterbox_nb.library import voices
 
-    return ["builtin", *voices]
+    return ["builtin", *(shlex.quote(name) for name in voices)]
 
 
 _VALUES: dict[str, Callable[[], list[str]]] = {
@@ -44,17 +44,27 @@ def complete(line: str) -> list[str]:
     words = line.split()
     if not words or words[0] not in PARSERS:
         return []
-    parser = PARSERS[words[0]]()
-    current = "" if line[-1:].isspace() else words[-1]
-    before = words[1:] if current == "" else words[1:-1]
-    if before and before[-1] in _VALUES:
-        return _starting(current, _VALUES[before[-1]]())
-    if before and (action := parser.action_of(before[-1])) is not None and action.nargs != 0:
-        return []  # a value only the user knows
-    found = _starting(current, [option for option in parser.options() if option not in before])
-    if words[0] == "%tts_load" and not any(not word.startswith("--") for word in before[:1]):
-        found += _starting(current, _models())
-    return found
+    name, before = words[0], words[1:]
+    if not before and not line[-1].isspace():
+        return []  # it may go on to be the name of another
+    current = before.pop() if before and not line[-1].isspace() else ""
+    parser = PARSERS[name]()
+    waiting = ""  # the option whose value comes next
+    free = []
+    for word in before:
+        action = parser.action_of(word)
+        if waiting:
+            waiting = ""
+        elif action is not None and action.nargs != 0:
+            waiting = word
+        elif not word.startswith("--") or word == "--":
+            free.append(word)
+    if waiting:
+        return _starting(current, _VALUES[waiting]()) if waiting in _VALUES else []
+    if free and name == "%tts":
+        return []  # the text has begun
+    models = _models() if name == "%tts_load" and not free else []
+    return _starting(current, [*models, *(option for option in parser.options() if option not in before)])
 
 
 def _starting(prefix: str, choices: list[str]) -> list[str]:
@@ -62,10 +72,34 @@ def _starting(prefix: str, choices: list[str]) -> list[str]:
 
 
 def register(shell: Any) -> None:
-    """Tells a shell's completer. IPython keeps one function for each key, so this may be called again."""
+    """Tells a shell's completer."""
+    unregister(shell)
+    try:
+        from IPython.core.completer import SimpleCompletion, context_matcher
+    except ImportError:  # before IPython 8.6; there ours stand beside Jedi's
+        _register_hooks(shell)
+        return
 
+    @context_matcher(identifier=__name__)
+    def match(context: Any) -> Any:
+        found = _starting(context.token, complete(context.text_until_cursor))
+        return {"completions": [SimpleCompletion(text=word) for word in found], "suppress": True, "ordered": True}
+
+    shell.Completer.custom_matchers.append(match)
+
+
+def _register_hooks(shell: Any) -> None:
     def completer(_: Any, event: Any) -> list[str]:
         return complete(event.text_until_cursor.split("\n")[-1])
 
     for name in PARSERS:
         shell.set_hook("complete_command", completer, str_key=name)
+
+
+def unregister(shell: Any) -> None:
+    matchers = shell.Completer.custom_matchers
+    matchers[:] = [matcher for matcher in matchers if getattr(matcher, "matcher_identifier", "") != __name__]
+    # IPython has no way to take a hook away, and would keep every one it was ever told of.
+    if "complete_command" in shell.strdispatchers:
+        for name in PARSERS:
+            shell.strdispatchers["complete_command"].strs.pop(name, None)

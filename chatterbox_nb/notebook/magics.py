@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
@@ -19,7 +20,7 @@ from chatterbox_nb.notebook.arguments import PARSERS
 from chatterbox_nb.notebook.progress import ProgressLine
 from chatterbox_nb.render import takes
 from chatterbox_nb.render.units import seconds, size
-from chatterbox_nb.take import Take
+from chatterbox_nb.take import Take, file_kind
 
 _SPEAK_OPTIONS = (
     "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "repetition_penalty", "max_chunk", "language",
@@ -105,8 +106,7 @@ class TTSMagics(Magics):
         return asked
 
     def _speak(self, asked: argparse.Namespace, text: str) -> Take | None:
-        if asked.out is not None and not asked.out.isidentifier():
-            raise ArgumentError(f"--out {asked.out} is not the name of a variable.")
+        _check_targets(asked)
         if asked.expand:
             text = texts.expand(text, self.shell.user_ns)
         options = {name: value for name in _SPEAK_OPTIONS if (value := getattr(asked, name)) is not None}
@@ -117,7 +117,8 @@ class TTSMagics(Magics):
             progress.finish(str(stopped))
             if stopped.take is not None:
                 self._keep(stopped.take, asked)
-                display(stopped.take)
+                if not asked.quiet:
+                    display(stopped.take)
             raise
         except BaseException:
             progress.finish("Nothing was spoken.")
@@ -138,3 +139,11 @@ class TTSMagics(Magics):
             path = take.save(asked.save)
             if not asked.quiet:
                 print(f"Saved {path}, {size(path.stat().st_size)}.")  # noqa: T201
+
+
+def _check_targets(asked: argparse.Namespace) -> None:
+    """What can be known to fail after minutes of speech fails before them."""
+    if asked.out is not None and (not asked.out.isidentifier() or iskeyword(asked.out)):
+        raise ArgumentError(f"--out {asked.out} is not the name of a variable.")
+    if asked.save is not None:
+        file_kind(asked.save)

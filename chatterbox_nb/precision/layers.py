@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from chatterbox_nb.errors import PrecisionError
+from chatterbox_nb.errors import PrecisionError, TensorError
 from chatterbox_nb.precision.kernels import Kernel, Packed, dequantize
+from chatterbox_nb.precision.kernels.plain import Plain
 
 # Quantizing works through a tensor in blocks of this many elements, so that it needs no second large tensor.
 _BLOCK = 1 << 20
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+_PLAIN: Kernel = Plain()
 
 
 def quantize(weight: Tensor, axis: int = 0) -> tuple[Tensor, Tensor]:
@@ -29,7 +32,11 @@ def quantize(weight: Tensor, axis: int = 0) -> tuple[Tensor, Tensor]:
         axis: the axis that keeps its own scales.
 
     Returns:
-        int8 of the same shape in -127..127, and float32 scales `[weight.shape[axis]]`; an all-zero row has scale 1.
+        int8 of the same shape in -127..127, and float32 scales `[weight.shape[axis]]`. A row of zeros has scale 1, and
+        so has one whose scale float32 could not hold at full precision (numbers below 1.5e-36): it becomes zeros.
+
+    Raises:
+        TensorError: a number is NaN or infinite. Rounding would hide it.
     """
     rows = weight.transpose(0, axis).reshape(weight.shape[axis], -1)
     quantized = torch.empty(rows.shape, dtype=torch.int8, device=weight.device)
@@ -38,7 +45,14 @@ def quantize(weight: Tensor, axis: int = 0) -> tuple[Tensor, Tensor]:
     for start in range(0, len(rows), step):
         block = rows[start : start + step].float()
         largest = block.abs().amax(1)
-        block_scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+        if not bool(torch.isfinite(largest).all()):
+            row = start + int(torch.isfinite(largest).logical_not().nonzero()[0])
+            raise TensorError(
+                f"A tensor {list(weight.shape)} holds NaN or infinite numbers (first: index {row} of axis {axis}) "
+                "and cannot be stored in int8. Delete the file and load again."
+            )
+        block_scale = largest / 127
+        block_scale = torch.where(block_scale >= _SMALLEST_SCALE, block_scale, torch.ones_like(block_scale))
         scale[start : start + step] = block_scale
         quantized[start : start + step] = (block / block_scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
     shape = list(weight.shape)
@@ -47,7 +61,10 @@ def quantize(weight: Tensor, axis: int = 0) -> tuple[Tensor, Tensor]:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with int8 weights, multiplied by a kernel when the rows are few."""
+    """A linear layer with int8 weights, multiplied by a kernel when the rows are few.
+
+    `kernel` is the one that was given, or `plain` where that one cannot multiply matrices of this width.
+    """
 
     weight_int8: Tensor | None
     weight_scale: Tensor
@@ -59,7 +76,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight_int8", torch.empty(out_features, in_features, dtype=torch.int8, device=device))
         self.register_buffer("weight_scale", torch.empty(out_features, dtype=torch.float32, device=device))
         self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
-        self.kernel = kernel
+        self.kernel = kernel if in_features % kernel.multiple_of == 0 else _PLAIN
         self.packed = None
 
     def finish(self) -> None:
@@ -84,7 +101,7 @@ class Int8Linear(nn.Module):
         if len(rows) <= self.kernel.max_rows:
             y = self.kernel.multiply(rows, self.packed, self.bias)
         else:
-            y = torch.nn.functional.linear(rows, dequantize(*self.plain(), x.dtype), self.bias)
+            y = _PLAIN.multiply(rows, self.plain(), self.bias)
         return y.view(*x.shape[:-1], self.out_features)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -92,9 +109,10 @@ class Int8Linear(nn.Module):
         destination[prefix + "weight_int8"] = self.plain()[0]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        if self.weight_int8 is None:
-            self.weight_int8 = torch.empty(self.out_features, self.in_features, dtype=torch.int8)
-        self.packed = None
+        if prefix + "weight_int8" in state_dict:
+            if self.weight_int8 is None:
+                self.weight_int8 = torch.empty(self.out_features, self.in_features, dtype=torch.int8)
+            self.packed = None
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -111,7 +129,9 @@ class Int8Embedding(nn.Module):
         self.dtype = dtype
 
     def forward(self, ids: Tensor) -> Tensor:
-        return (self.weight_int8[ids] * self.weight_scale[ids].unsqueeze(-1)).to(self.dtype)
+        # Not plain indexing: there -1 would be the last entry, and no error.
+        entries = torch.nn.functional.embedding(ids, self.weight_int8)
+        return (entries * self.weight_scale[ids].unsqueeze(-1)).to(self.dtype)
 
 
 class Int8Weight:

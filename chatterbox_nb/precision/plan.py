@@ -24,7 +24,7 @@ STORAGE: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "fp16": {"t3": {"*": "float16"}, "flow": {"*": "float16"}},
     "bf16": {"t3": {"*": "bfloat16"}, "flow": {"*": "bfloat16"}},
     "int8": {
-        "t3": {"linear": "int8", "head": "int8", "embedding": "int8", "position": "int8"},
+        "t3": {"linear": "int8", "conditioning": "int8", "head": "int8", "embedding": "int8", "position": "int8"},
         "flow": {"linear": "int8", "embedding": "int8", "conv": "int8"},
         "vocoder": {"conv": "int8"},
     },
@@ -42,8 +42,8 @@ class TensorInfo:
         name: its published name.
         shape: its sizes.
         component: t3, flow, vocoder, tokenizer, speaker_encoder, voice_encoder.
-        kind: linear, head, embedding, position, conv, lstm, norm, bias, other, counter, table, or gain, which is folded
-            into its convolution.
+        kind: linear, conditioning (T3's linear layers that run once a take), head, embedding, position, conv, lstm,
+            norm, bias, other, counter, table, or gain, which is folded into its convolution.
         rows: how many scales it has when stored in int8: output channels, or entries of an embedding.
         used: False for what inference never reads.
     """
@@ -127,11 +127,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
+    """What each group of tensors becomes, and why: `why` this precision, `because` this kernel."""
+
     precision: str
     device: str
     kernel: str
     rows: tuple[Row, ...]
-    reason: str
+    why: str = ""
+    because: str = ""
+
+    @property
+    def reason(self) -> str:
+        return (
+            f"{self.precision} on {self.device}"
+            + (f": {self.why}" if self.why else "")
+            + (f"; {self.because}" if self.because else "")
+        )
 
     def row(self, component: str, kind: str) -> Row:
         return next(row for row in self.rows if (row.component, row.kind) == (component, kind))
@@ -181,8 +192,7 @@ def plan(
     for tensor in tensors:
         groups.setdefault((tensor.component, tensor.kind, tensor.used), []).append(tensor)
     rows = [_row(key, members, precision, chosen) for key, members in groups.items()]
-    reason = f"{precision} on {device.name}" + (f": {why}" if why else "") + (f"; {because}" if because else "")
-    return Plan(precision, device.name, chosen, tuple(rows), reason)
+    return Plan(precision, device.name, chosen, tuple(rows), why, because)
 
 
 def _row(key: tuple[str, str, bool], tensors: list[TensorInfo], precision: str, kernel: str) -> Row:

@@ -7,7 +7,10 @@ from html import escape
 
 ACCENT = "#3d85b8"
 WARNING = "#b8862b"
-_BOX = "font-family:inherit;font-size:0.95em;line-height:1.45;margin:2px 0 6px 0;max-width:720px"
+_BOX = (
+    "font-family:inherit;font-size:0.95em;line-height:1.45;font-variant-numeric:tabular-nums;margin:2px 0 6px 0;"
+    "max-width:720px"
+)
 
 
 def box(*parts: str) -> str:
@@ -27,9 +30,8 @@ def muted(text: str) -> str:
 
 
 def warnings(texts: Iterable[str]) -> str:
-    return "".join(
-        f'<div style="border-left:3px solid {WARNING};padding-left:6px">{escape(text)}</div>' for text in texts
-    )
+    style = f"border-left:3px solid {WARNING};padding-left:6px;margin-top:4px"
+    return "".join(f'<div style="{style}">{escape(text)}</div>' for text in texts)
 
 
 def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
@@ -45,7 +47,7 @@ def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
 
     top = f"<thead><tr>{cells(head, 'th')}</tr></thead>" if head else ""
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    style = "border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums"
+    style = "border-collapse:collapse;margin:4px 0"
     return f'<table style="{style}">{top}<tbody>{body}</tbody></table>'
 
 

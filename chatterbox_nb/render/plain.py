@@ -26,8 +26,9 @@ def caption(take: Take) -> str:
         f"{take.model} {take.precision}",
         f"voice {take.request.voice.name if take.request.voice else 'builtin'}",
         f"seed {take.request.seed}",
-        f"real-time factor {take.real_time_factor:.2f}",
     ]
+    if len(take):
+        facts.append(f"real-time factor {take.real_time_factor:.2f}")
     if len(take.chunks) > 1:
         facts.insert(1, f"{len(take.chunks)} chunks")
     if take.finish != "stop":
@@ -44,9 +45,21 @@ def headline(report: LoadReport) -> str:
     )
 
 
+_DENOMINATORS = {
+    "of what the package loads in fp32": "shipped_bytes",
+    "of our own fp32": "own_fp32_bytes",
+    "of our own fp16": "own_fp16_bytes",
+}
+
+
+def ratio_rows(report: LoadReport) -> list[tuple[str, str, str]]:
+    """What a load came to as a part of each denominator: the part, the denominator's name, its bytes."""
+    return [(part(ratio), name, size(getattr(report, _DENOMINATORS[name]))) for name, ratio in report.ratios.items()]
+
+
 def load_report(report: LoadReport) -> str:
     lines = [headline(report), f"  why: {report.plan.reason}", f"  from: {report.source}"]
-    lines += [f"  {part(ratio):>7} {name}" for name, ratio in report.ratios.items()]
+    lines += [f"  {ratio:>8}  {name} ({denominator})" for ratio, name, denominator in ratio_rows(report)]
     lines += [f"  {size(count):>8}  {name}" for name, count in report.bytes_by_component.items() if count]
     lines.append(
         f"  process: grew {size(report.process_growth_bytes)}, peak {size(report.process_peak_bytes)}; "

@@ -6,7 +6,7 @@ from html import escape
 
 from chatterbox_nb.events import Progress
 from chatterbox_nb.render import elements
-from chatterbox_nb.render.units import seconds, size
+from chatterbox_nb.render.units import seconds, size, whole_seconds
 
 _WORDS = {
     "import": "Importing",
@@ -27,8 +27,12 @@ _WORDS = {
 }
 
 
-def line(progress: Progress | None, elapsed: float) -> str:
-    """The line of text."""
+def line(progress: Progress | None, elapsed: float, left: float | None = None) -> str:
+    """The line of text.
+
+    Args:
+        elapsed, left: seconds since the work was asked for, and until it is done, where that can be told.
+    """
     if progress is None:
         return f"Waiting for the model, {seconds(elapsed)}"
     words = [_WORDS.get(progress.stage, progress.stage) + (f" {progress.detail}" if progress.detail else "")]
@@ -42,21 +46,23 @@ def line(progress: Progress | None, elapsed: float) -> str:
         words.append(f"{progress.audio_seconds:.1f} s of audio")
     if progress.chunks > 1 and progress.stage in ("tokens", "mel", "wave", "watermark"):
         words.append(f"chunk {progress.chunk + 1} of {progress.chunks}")
-    left = time_left(progress.fraction, elapsed)
-    words.append(f"{seconds(left)} left" if left is not None else seconds(elapsed))
+    words.append(f"{whole_seconds(left)} left" if left is not None else seconds(elapsed))
     return ", ".join(words)
 
 
-def time_left(fraction: float | None, elapsed: float) -> float | None:
-    """Seconds, judged by what the part that is done took; None while that says little."""
-    if fraction is None or fraction < 0.03 or fraction >= 1:
+def time_left(begun: float, reached: float, spent: float) -> float | None:
+    """Seconds that the rest takes, when getting from the one fraction to the other took `spent`.
+
+    None while that says little.
+    """
+    if reached - begun < 0.03 or reached >= 1:
         return None
-    return elapsed * (1 - fraction) / fraction
+    return spent * (1 - reached) / (reached - begun)
 
 
-def html(progress: Progress | None, elapsed: float) -> str:
+def html(progress: Progress | None, elapsed: float, left: float | None = None) -> str:
     fraction = progress.fraction if progress is not None and progress.fraction is not None else 0.0
-    return elements.box(f"{elements.bar(fraction)} {escape(line(progress, elapsed))}")
+    return elements.box(f"{elements.bar(fraction)} {escape(line(progress, elapsed, left))}")
 
 
 def finished(text: str) -> str:

@@ -5,22 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chatterbox_nb.render import elements, plain
-from chatterbox_nb.render.units import part, seconds, size
+from chatterbox_nb.render.units import seconds, size
 
 if TYPE_CHECKING:
     from chatterbox_nb.engine.report import LoadReport
     from chatterbox_nb.manager import ModelInfo
     from chatterbox_nb.usage import MemoryReading
 
-_DENOMINATORS = {
-    "of what the package loads in fp32": "shipped_bytes",
-    "of our own fp32": "own_fp32_bytes",
-    "of our own fp16": "own_fp16_bytes",
-}
-
 
 def load_report(report: LoadReport) -> str:
-    ratios = [(part(ratio), name, size(getattr(report, _DENOMINATORS[name]))) for name, ratio in report.ratios.items()]
     rows = [
         (row.component, row.kind, row.storage, row.kernel, row.placement, str(row.tensors), size(row.bytes))
         for row in report.rows
@@ -29,7 +22,7 @@ def load_report(report: LoadReport) -> str:
     return elements.box(
         elements.strong(plain.headline(report)),
         elements.muted(report.plan.reason),
-        elements.table(ratios),
+        elements.table(plain.ratio_rows(report)),
         elements.table((size(count), name) for name, count in report.bytes_by_component.items() if count),
         elements.muted(
             f"This process grew by {size(report.process_growth_bytes)}, at most {size(report.process_peak_bytes)} "

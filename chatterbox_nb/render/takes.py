@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from itertools import pairwise
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _HEIGHT = 48
 _WIDTH = 480
+_UNITS = 48  # of the picture's height from the middle to full scale
 
 
 def take(take: Take, autoplay: bool = False) -> str:
@@ -44,22 +46,23 @@ def waveform(samples: Samples, seconds: float) -> str:
     Inline SVG does not survive a sanitizer; a picture with an address does. It cannot know the theme, so its colour
     works on light and dark.
     """
-    columns = int(min(240, max(48, seconds * 48)))
+    columns = int(min(240, max(80, seconds * 48)))
     edges = np.linspace(0, len(samples), columns + 1).astype(int)
-    middle = _HEIGHT / 2
     strokes = []
-    for column, (begin, end) in enumerate(pairwise(edges)):
+    at = 0
+    for begin, end in pairwise(edges):
         piece = samples[begin : max(end, begin + 1)]
-        top = round(middle - middle * float(piece.max(initial=0.0)), 1)
-        bottom = round(middle - middle * float(piece.min(initial=0.0)), 1)
-        strokes.append(f"M{column} {top:g}V{max(bottom, top + 0.6):.3g}")
-    path = "".join(strokes)
+        top = round(_UNITS * (1 - float(piece.max(initial=0.0))))
+        bottom = max(top + 1, round(_UNITS * (1 - float(piece.min(initial=0.0)))))
+        strokes.append(f"m1,{top - at}v{bottom - top}".replace(",-", "-"))  # relative, because it is written shorter
+        at = bottom
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-.5 0 {columns} {_HEIGHT}" preserveAspectRatio="none" '
-        f'width="{_WIDTH}" height="{_HEIGHT}"><path d="{path}" stroke="{elements.ACCENT}" stroke-width=".7"/></svg>'
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='.5 0 {columns} {2 * _UNITS}' preserveAspectRatio='none' "
+        f"width='{_WIDTH}' height='{_HEIGHT}'><path d='M0 0{''.join(strokes)}' stroke='{elements.ACCENT}' "
+        "stroke-width='.7'/></svg>"
     )
-    address = base64.b64encode(svg.encode()).decode()
+    address = "data:image/svg+xml," + quote(svg, safe=",=:/'")
     return (
         f'<img alt="Waveform of {seconds:.1f} seconds of speech" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'style="display:block;max-width:100%" src="data:image/svg+xml;base64,{address}">'
+        f'style="display:block;max-width:100%" src="{address}">'
     )

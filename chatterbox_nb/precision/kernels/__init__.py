@@ -1,8 +1,9 @@
 """The fast multiply for each kind of device, and the plain one they are checked against.
 
-A kernel is a class with a `name`, `max_rows`, and two methods: `pack(weight, scale)` makes what it multiplies with,
-once after a load, and `multiply(x, packed, bias)` gives `x @ dequantized.T + bias`. More rows than `max_rows` go to
-`plain`. Rows of `x` never influence each other.
+A kernel is a class with a `name`, two limits, and three methods: `pack(weight, scale)` makes what it multiplies with,
+once after a load, `unpack` gives the plain weights back, and `multiply(x, packed, bias)` gives
+`x @ dequantized.T + bias`. More rows than `max_rows` go to `plain`, and so does a layer whose K is not a multiple of
+`multiple_of`: its `kernel.name` says so. Rows of `x` never influence each other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ Packed = tuple[Tensor, ...]
 class Kernel(Protocol):
     name: str
     max_rows: int
+    multiple_of: int
 
     def pack(self, weight: Tensor, scale: Tensor) -> Packed:
         """int8 `[N, K]` and float32 `[N]` as this kernel multiplies them; the first element holds the weights."""

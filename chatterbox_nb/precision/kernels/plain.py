@@ -11,6 +11,7 @@ from chatterbox_nb.precision.kernels import Packed, dequantize
 class Plain:
     name = "plain"
     max_rows = 0
+    multiple_of = 1
 
     def pack(self, weight: Tensor, scale: Tensor) -> Packed:
         return weight, scale
@@ -20,4 +21,4 @@ class Plain:
 
     def multiply(self, x: Tensor, packed: Packed, bias: Tensor | None) -> Tensor:
         weight, scale = packed
-        return F.linear(x, dequantize(weight, scale, x.dtype), bias)
+        return F.linear(x, dequantize(weight, scale, x.dtype), None if bias is None else bias.to(x.dtype))

@@ -18,10 +18,13 @@ class Int8Pack:
 
     The operator wants its scales in bfloat16 too, which would put up to 0.2 % on every row; it is given ones, and the
     float32 scales are applied to its result. It is slower than `plain` above a few rows.
+
+    It reads K in aligned blocks of 16 and checks neither: with another K it would read past the end.
     """
 
     name = "int8pack"
     max_rows = 6
+    multiple_of = 16
 
     def __init__(self) -> None:
         self._ones = torch.ones(0, dtype=torch.bfloat16)  # one for every layer; grown to the widest
@@ -36,7 +39,8 @@ class Int8Pack:
 
     def multiply(self, x: Tensor, packed: Packed, bias: Tensor | None) -> Tensor:
         weight, scale = packed
-        y = torch._weight_int8pack_mm(x.to(torch.bfloat16), weight, self._ones[: len(scale)]) * scale
+        rows = x.to(torch.bfloat16, copy=True, memory_format=torch.contiguous_format)  # aligned, whatever `x` views
+        y = torch._weight_int8pack_mm(rows, weight, self._ones[: len(scale)]) * scale
         if bias is not None:
             y += bias
         return y.to(x.dtype)
@@ -52,6 +56,7 @@ class Dynamic:
 
     name = "dynamic"
     max_rows = sys.maxsize
+    multiple_of = 1
 
     def __init__(self) -> None:
         self._zeros = torch.zeros(0, dtype=torch.int32)  # likewise

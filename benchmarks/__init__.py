@@ -1,0 +1,1 @@
+"""Ours and the reference package in one run."""

@@ -1,0 +1,94 @@
+"""The README's tables, made from `results/cpu.json` and the settings: `python -m benchmarks.table` rewrites them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+SETTINGS_BEGIN, SETTINGS_END = "<!-- settings: begin -->", "<!-- settings: end -->"
+_NAMES = {
+    "package": "chatterbox-tts, fp32",
+    "fp32": "ours, fp32",
+    "int8": "ours, int8",
+    "int8-dynamic": "ours, int8, kernel `dynamic`",
+}
+
+
+def line(figures: dict[str, Any]) -> str:
+    """One run, for the log."""
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in figures["seconds"].items())
+    return f"load {figures['load_seconds']:.1f} s, {figures['tokens']} tokens, {stages}"
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table, with its method below it."""
+    package = results["sides"]["package"]
+    rows = [
+        "| | weights in memory | growth | load peak | load | T3 tokens/s | 4 s of audio: mel | wave | watermark |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for side, figures in results["sides"].items():
+        rate, seconds = figures["tokens_per_second"], figures["seconds"]
+        faster = "" if side == "package" else f" ({rate / package['tokens_per_second']:.1f} ×)"
+        part = figures["tensor_bytes"] / package["tensor_bytes"]
+        weights = f"{figures['tensor_bytes'] / 1e9:.2f} GB" + ("" if side == "package" else f" ({100 * part:.1f} %)")
+        rows.append(
+            f"| {_NAMES[side]} | {weights} | {figures['load_growth_bytes'] / 1e9:.2f} GB "
+            f"| {figures['load_peak_bytes'] / 1e9:.2f} GB | {figures['load_seconds']:.1f} s | {rate:.1f}{faster} "
+            f"| {seconds['mel']:.1f} s | {seconds['wave']:.2f} s | {seconds['watermark']:.2f} s |"
+        )
+    return "\n".join([*rows, "", _ratios(results["sides"]["int8"]), "", _method(results)])
+
+
+def _ratios(int8: dict[str, Any]) -> str:
+    def against(name: str) -> str:
+        return f"{100 * int8['tensor_bytes'] / int8[name]:.1f} %"
+
+    return (
+        f"The three ratios of int8, by counted bytes: {against('shipped_bytes')} of what the package loads in fp32 "
+        f"({int8['shipped_bytes'] / 1e9:.2f} GB), {against('own_fp32_bytes')} of our own fp32 in the same placement "
+        f"({int8['own_fp32_bytes'] / 1e9:.2f} GB), {against('own_fp16_bytes')} of our own fp16 "
+        f"({int8['own_fp16_bytes'] / 1e9:.2f} GB, by arithmetic)."
+    )
+
+
+def _method(results: dict[str, Any]) -> str:
+    where = f"{results['machine']}; Python {results['python']}, torch {results['torch']}, {results['threads']} threads"
+    return (
+        f"Measured {results['date']} by `{results['command']}` on {where}; random weights of the English model's true "
+        "size, the same files and text for all; each in a process of its own, in turn, medians of "
+        f"{results['rounds']} runs. Growth and peak are resident memory over the imports. A GB is 10⁹ bytes."
+    )
+
+
+def settings() -> str:
+    """A row for each setting."""
+    from chatterbox_nb.settings import SETTINGS
+
+    rows = ["| environment | in a call | default | range | what |", "|---|---|---|---|---|"]
+    for setting in SETTINGS:
+        default = "" if setting.default is None else f"`{setting.default}`"
+        span = ", ".join(setting.choices)
+        if setting.low is not None:
+            span = f"{setting.low:g} to {setting.high:g}"
+        rows.append(f"| `{setting.variable}` | `{setting.name}` | {default} | {span} | {setting.about} |")
+    return "\n".join(rows)
+
+
+def rewrite() -> None:
+    """Puts both tables into the README."""
+    results = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for begin, end, made in ((BEGIN, END, markdown(results)), (SETTINGS_BEGIN, SETTINGS_END, settings())):
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f"{before}{begin}\n{made}\n{end}{after}"
+    readme.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()

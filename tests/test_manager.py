@@ -1,0 +1,227 @@
+"""The one shared model: load, switch, unload, info, memory, and its threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import chatterbox_nb as tts
+from chatterbox_nb import manager, usage
+from chatterbox_nb.checkpoint import synthetic
+from chatterbox_nb.errors import (
+    Cancelled,
+    CheckpointError,
+    NotLoaded,
+    OutOfMemory,
+    PrecisionError,
+    SettingError,
+    SourceError,
+)
+from chatterbox_nb.events import CancelToken, Progress
+
+
+def test_a_load_reports_what_it_chose_why_and_what_it_takes() -> None:
+    report = tts.load("demo", precision="int8")
+    assert report.model == "demo"
+    assert report.plan.precision == "int8"
+    assert "asked for" in report.plan.reason
+    assert report.bytes == report.plan.expected_bytes == sum(report.bytes_by_component.values())
+    assert set(report.ratios) == {"of what the package loads in fp32", "of our own fp32", "of our own fp16"}
+    assert report.ratios["of what the package loads in fp32"] == report.bytes / report.shipped_bytes
+    assert set(report.seconds) == {"import", "build", "check", "weights", "watermarker"}
+
+
+def test_auto_on_a_cpu_is_int8_and_says_why() -> None:
+    report = tts.load("demo", precision="auto", device="cpu")
+    assert report.plan.precision == "int8"
+    assert "auto" in report.plan.reason
+    assert "CPU" in report.plan.reason
+
+
+def test_the_environment_chooses_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USE_INT8_QUANTIZATION", "true")
+    monkeypatch.setenv("MODEL_DTYPE", "float32")
+    report = tts.load("demo")
+    assert report.plan.precision == "int8"
+    assert "USE_INT8_QUANTIZATION is set, over MODEL_DTYPE=float32" in report.plan.reason
+
+
+def test_info_says_what_is_loaded(loaded: manager.Manager) -> None:
+    info = tts.info()
+    assert (info.model, info.precision, info.quantization, info.dtype, info.device) == (
+        "demo",
+        "int8",
+        "int8",
+        "float32",
+        "cpu",
+    )
+    assert info.kernel == loaded.loaded().plan.kernel
+    assert set(info.bytes_by_component) == {"t3", "flow", "vocoder"}
+    assert info.bytes == loaded.loaded().report.bytes
+
+
+def test_info_names_the_kernel_that_was_asked_for() -> None:
+    tts.load("demo", precision="int8", kernel="plain")
+    assert tts.info().kernel == "plain"
+    tts.load("demo", precision="fp32")
+    assert (tts.info().kernel, tts.info().quantization) == ("", "none")
+
+
+def test_loading_what_is_loaded_changes_nothing(loaded: manager.Manager) -> None:
+    model = loaded.loaded()
+    tts.load("demo", precision="int8")
+    assert loaded.loaded() is model
+
+
+def test_a_source_folder_brings_its_own_spec(tiny_folder: Path) -> None:
+    assert tts.load(source=tiny_folder, precision="fp32").model == "tiny"
+    assert tts.info().source == str(tiny_folder)
+
+
+def test_after_an_unload_there_is_nothing_to_speak_with(loaded: manager.Manager) -> None:
+    tts.unload()
+    with pytest.raises(NotLoaded, match="%tts_load"):
+        tts.speak("Hello.")
+    with pytest.raises(NotLoaded):
+        tts.info()
+    tts.unload()  # twice is no error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"model": "englsh"}, CheckpointError, "Did you mean english"),
+        ({"model": "demo", "precision": "int7"}, SettingError, "Did you mean int8"),
+        ({"model": "demo", "device": "gpu"}, PrecisionError, "it has"),
+        ({"model": "demo", "kernel": "fast"}, SettingError, "plain"),
+        ({"model": "demo", "precision": "fp32", "kernel": "int8pack"}, PrecisionError, "--precision int8"),
+        ({"source": "no/such/folder"}, SourceError, "no folder"),
+    ],
+)
+def test_a_load_that_fails_leaves_the_old_model_speaking(
+    loaded: manager.Manager, arguments: dict[str, str], error: type[Exception], says: str
+) -> None:
+    before = tts.speak("Hello.", seed=1)
+    with pytest.raises(error, match=says):
+        tts.load(**arguments)
+    assert np.array_equal(tts.speak("Hello.", seed=1).samples, before.samples)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_numbers(
+    loaded: manager.Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chatterbox_nb.precision import device
+
+    real = device.facts
+    monkeypatch.setattr(device, "facts", lambda name: replace(real(name), free_bytes=1_000_000))
+    with pytest.raises(
+        OutOfMemory, match=r"needs 0\.03 GB, 0\.00 GB is free on cpu\. Try %tts_load demo --precision int8"
+    ):
+        tts.load("demo", precision="fp32")
+
+
+def test_a_load_can_be_cancelled_at_every_step_and_leaves_the_old_model(tiny_folder: Path) -> None:
+    tts.load("demo", precision="int8")
+    steps: list[Progress] = []
+    manager.get().load(source=tiny_folder, precision="fp32", observer=steps.append).wait()
+    assert len(steps) > 20
+    for stop_at in (0, 1, 2, 3, 4, len(steps) // 2, len(steps) - 3):
+        tts.load("demo", precision="int8")
+        token = CancelToken()
+        seen: list[Progress] = []
+
+        def observe(
+            progress: Progress, seen: list[Progress] = seen, token: CancelToken = token, stop_at: int = stop_at
+        ) -> None:
+            seen.append(progress)
+            if len(seen) == stop_at + 1:
+                token.cancel()
+
+        job = manager.get().load(source=tiny_folder, precision="fp32", observer=observe, cancel=token)
+        with pytest.raises(Cancelled):
+            job.wait()
+        assert tts.info().model == "demo"
+
+
+def test_memory_reads_the_process_and_the_models_tensors(loaded: manager.Manager) -> None:
+    reading = tts.memory()
+    assert reading.device == "cpu"
+    assert reading.allocated == loaded.loaded().report.bytes
+    assert reading.process > 100_000_000
+    assert reading.device_total is not None
+    assert reading.device_free is not None
+    assert 0 < reading.device_free < reading.device_total
+
+
+MEMORY_PROGRAM = """
+import sys, chatterbox_nb as tts
+from chatterbox_nb import usage
+tts.load("demo", precision="int8"); tts.speak("Hello.", seed=1); tts.unload()
+before = usage.process_bytes()
+report = tts.load(source=sys.argv[1], precision="fp32")
+held = usage.process_bytes() - before
+tts.unload()
+print(report.bytes, held, usage.process_bytes() - before)
+"""
+
+
+def test_unload_gives_the_memory_back(tmp_path: Path) -> None:
+    """A model with 250 MB of weights: after it is unloaded at most a tenth of that is left behind."""
+    wide = replace(
+        synthetic.TINY,
+        name="wide",
+        t3=replace(synthetic.TINY.t3, width=960, heads=15, ffn=3840, layers=3, perceiver_heads=4),
+    )
+    synthetic.write(wide, tmp_path)
+    found = subprocess.run(
+        [sys.executable, "-c", MEMORY_PROGRAM, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    weights, held, left = map(int, found.stdout.split())
+    assert weights > 200_000_000
+    assert held > 0.9 * weights
+    assert left < 0.1 * weights
+
+
+def test_switching_ten_times_does_not_grow() -> None:
+    tts.load("demo", precision="int8")
+    tts.load("demo", precision="fp32")
+    tts.speak("Hello.", seed=1)
+    before = usage.process_bytes()
+    for _ in range(5):
+        tts.load("demo", precision="int8")
+        tts.load("demo", precision="fp32")
+    assert usage.process_bytes() - before < 20_000_000  # less than one of the two models' 27 MB
+
+
+def test_a_small_model_gets_one_thread_and_the_host_keeps_its_own(loaded: manager.Manager) -> None:
+    inside = loaded.submit("looking", lambda job: torch.get_num_threads()).wait()
+    assert inside == 1
+    found: list[int] = []
+    mine = torch.get_num_threads()
+    other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert found == [mine]
+
+
+def test_a_load_tells_everyone_who_observes() -> None:
+    seen: list[Progress] = []
+    stop = manager.get().observe(seen.append)
+    try:
+        tts.load("demo", precision="fp32")
+        tts.load("demo", precision="int8")
+        tts.unload()
+    finally:
+        stop()
+    assert [progress.stage for progress in seen if progress.stage.endswith("loaded")][-2:] == ["loaded", "unloaded"]
+    fractions = [
+        progress.fraction for progress in seen if progress.stage == "weights" and progress.fraction is not None
+    ]
+    assert max(fractions) == 1.0
