@@ -49,6 +49,7 @@ def main() -> None:
         "rounds": asked.rounds,
         "sides": {side: median(found) for side, found in runs.items()},
     }
+    RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table.markdown(results))
 

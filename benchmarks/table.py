@@ -1,4 +1,7 @@
-"""The README's tables, made from `results/cpu.json` and the settings: `python -m benchmarks.table` rewrites them."""
+"""The tables of README and docs/measured.md, made from `results/cpu.json` and the settings.
+
+`python -m benchmarks.table` rewrites them.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,73 @@ def _method(results: dict[str, Any]) -> str:
     )
 
 
+def by_row(results: dict[str, Any]) -> str:
+    """The bytes in memory of each row of the plan, at fp32 and int8."""
+    fp32, int8 = results["sides"]["fp32"], results["sides"]["int8"]
+    lines = [
+        "| component | kind | tensors | package, fp32 | ours, fp32 | ours, int8 | stored as |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row, small in zip(fp32["rows"], int8["rows"], strict=True):
+        where = small["storage"] if small["placement"] == "resident" else small["placement"]
+        lines.append(
+            f"| {row['component']} | {row['kind']} | {row['tensors']} | {row['shipped_bytes']:,} | {_resident(row):,} "
+            f"| {_resident(small):,} | {where} |"
+        )
+    totals = (
+        sum(row["shipped_bytes"] for row in fp32["rows"]),
+        sum(map(_resident, fp32["rows"])),
+        sum(map(_resident, int8["rows"])),
+    )
+    lines.append(f"| all | | | {' | '.join(f'{total:,}' for total in totals)} | |")
+    return "\n".join(lines)
+
+
+def _resident(row: dict[str, Any]) -> int:
+    return int(row["bytes"]) if row["placement"] == "resident" else 0
+
+
+def stages(results: dict[str, Any]) -> str:
+    """Seconds a stage, with the spread of the token rate over the runs."""
+    names = list(results["sides"]["package"]["seconds"])
+    lines = [
+        f"| | {' | '.join(f'{name}, s' for name in names)} | tokens/s: median (low, high) | peak, load and take |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for side, figures in results["sides"].items():
+        low, high = figures["tokens_per_second_spread"]
+        seconds = " | ".join(f"{figures['seconds'][name]:.2f}" for name in names)
+        lines.append(
+            f"| {_NAMES[side]} | {seconds} | {figures['tokens_per_second']:.1f} ({low:.1f}, {high:.1f}) "
+            f"| {figures['peak_growth_bytes'] / 1e9:.2f} GB |"
+        )
+    return "\n".join(lines)
+
+
+def measured(results: dict[str, Any]) -> str:
+    """docs/measured.md, whole."""
+    return f"""# Measured
+
+Made by `python -m benchmarks.table` from `benchmarks/results/cpu.json`; a test holds it to that.
+
+{markdown(results)}
+
+## Seconds a stage
+
+{results["sides"]["fp32"]["tokens"]} speech tokens of one text, sampled with guidance (two rows), then mel,
+wave and watermark of what was sampled; "tokens" includes the prefill.
+
+{stages(results)}
+
+## Bytes in memory by row of the plan
+
+Tensors are those the package loads. In fp32, too, ours has fewer bytes: the three encoders that read a clip are in
+memory only while a voice is prepared, and what inference does not use is dropped.
+
+{by_row(results)}
+"""
+
+
 def settings() -> str:
     """A row for each setting."""
     from chatterbox_nb.settings import SETTINGS
@@ -79,7 +149,7 @@ def settings() -> str:
 
 
 def rewrite() -> None:
-    """Puts both tables into the README."""
+    """Puts both tables into the README, and writes docs/measured.md."""
     results = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
@@ -88,6 +158,7 @@ def rewrite() -> None:
         _, after = rest.split(end)
         text = f"{before}{begin}\n{made}\n{end}{after}"
     readme.write_text(text, encoding="utf-8")
+    (ROOT / "docs" / "measured.md").write_text(measured(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

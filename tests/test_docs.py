@@ -30,6 +30,22 @@ def test_the_measured_table_is_made_from_the_results() -> None:
     assert between(table.BEGIN, table.END) == table.markdown(results)
 
 
+def test_the_measured_page_is_made_from_the_results() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    assert (ROOT / "docs" / "measured.md").read_text(encoding="utf-8") == table.measured(results)
+
+
+def test_the_rows_of_the_results_add_up() -> None:
+    """What each row has in memory is what all of it has: the table leaves nothing out."""
+    sides = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())["sides"]
+    for side in ("fp32", "int8"):
+        rows = sides[side]["rows"]
+        assert sum(row["bytes"] for row in rows if row["placement"] == "resident") == sides[side]["tensor_bytes"]
+        assert sum(row["shipped_bytes"] for row in rows) == sides[side]["shipped_bytes"]
+    computed = sides["package"]["tensor_bytes"] - sides["fp32"]["shipped_bytes"]
+    assert 0 <= computed < 10_000  # rotary frequencies, windows: made by the package when it is built, in no file
+
+
 def test_the_readme_has_its_parts_in_order() -> None:
     assert re.findall(r"^## (.+)$", README, re.MULTILINE) == [
         "Two commands", "The first cell", "Measured", "Colab", "Python", "Settings", "Devices", "Troubleshooting",

@@ -165,15 +165,18 @@ import sys, chatterbox_nb as tts
 from chatterbox_nb import usage
 tts.load("demo", precision="int8"); tts.speak("Hello.", seed=1); tts.unload()
 before = usage.process_bytes()
-report = tts.load(source=sys.argv[1], precision="fp32")
-held = usage.process_bytes() - before
-tts.unload()
-print(report.bytes, held, usage.process_bytes() - before)
+for _ in range(3):
+    report = tts.load(source=sys.argv[1], precision="fp32")
+    held = usage.process_bytes() - before
+    tts.unload()
+    print(report.bytes, held, usage.process_bytes() - before)
 """
+# glibc keeps up to this much at the top of a thread's heap, whatever is freed, and malloc_trim leaves it there.
+_HEAP_TOP = 64 << 20
 
 
 def test_unload_gives_the_memory_back(tmp_path: Path) -> None:
-    """A model with 250 MB of weights: after it is unloaded at most a tenth of that is left behind."""
+    """A model with 250 MB of weights, loaded thrice: what is left is the allocator's own, and does not add up."""
     wide = replace(
         synthetic.TINY,
         name="wide",
@@ -183,10 +186,11 @@ def test_unload_gives_the_memory_back(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", MEMORY_PROGRAM, str(tmp_path)], capture_output=True, text=True, check=True
     )
-    weights, held, left = map(int, found.stdout.split())
-    assert weights > 200_000_000
-    assert held > 0.9 * weights
-    assert left < 0.1 * weights
+    for line in found.stdout.splitlines():
+        weights, held, left = map(int, line.split())
+        assert weights > 200_000_000
+        assert held > 0.9 * weights
+        assert left < _HEAP_TOP + 10_000_000
 
 
 def test_switching_ten_times_does_not_grow() -> None:
