@@ -132,7 +132,7 @@ class Manager(ModelThread):
         if precision == "auto":
             precision, because = devices.automatic_precision(facts)
             why = f"auto, {because}"
-        key = (spec, tuple(sorted(files.paths.items())), precision, facts.name, kernel)
+        key = (spec, files.stamp, precision, facts.name, kernel)
         if self.model is not None and key == self._key:
             planned = replace(self.model.plan, why=why)
             self.model.plan, self.model.report = planned, replace(self.model.report, plan=planned)

@@ -80,6 +80,14 @@ def test_loading_what_is_loaded_changes_nothing(loaded: manager.Manager) -> None
     assert loaded.loaded() is model
 
 
+def test_a_folder_that_was_written_anew_is_loaded_anew(tmp_path: Path) -> None:
+    synthetic.write(synthetic.TINY, tmp_path, seed=1)
+    first = tts.load(source=tmp_path, precision="fp32")
+    assert tts.load(source=tmp_path, precision="fp32").weights == first.weights
+    synthetic.write(synthetic.TINY, tmp_path, seed=2)
+    assert tts.load(source=tmp_path, precision="fp32").weights != first.weights
+
+
 def test_a_source_folder_brings_its_own_spec(tiny_folder: Path) -> None:
     assert tts.load(source=tiny_folder, precision="fp32").model == "tiny"
     assert tts.info().source == str(tiny_folder)

@@ -41,6 +41,12 @@ class Files:
     def path(self, role: str) -> Path:
         return self.paths[role]
 
+    @property
+    def stamp(self) -> tuple[tuple[str, Path, int, int], ...]:
+        """Tells one state of the files from another: role, path, size and time of each."""
+        found = ((role, path, path.stat()) for role, path in sorted(self.paths.items()))
+        return tuple((role, path, stat.st_size, stat.st_mtime_ns) for role, path, stat in found)
+
 
 def find(
     model: str = "demo",
