@@ -263,8 +263,8 @@ def test_a_take_is_neither_silent_nor_clipped(model_of: Callable[[str], Model], 
         (chunk,) = Speaker(model, model.builtin_voice(), Sampling(), 0.5, StageNoise(4), [TEXTS[1]])
     assert chunk.finish == "stop"
     assert len(chunk.samples) == 960 * len(chunk.tokens)
-    assert float(np.sqrt(np.mean(chunk.samples**2))) > 1e-3
-    assert float(np.mean(np.abs(chunk.samples) > 0.98)) < 0.01
+    assert 0.01 < float(np.sqrt(np.mean(chunk.samples**2))) < 0.2
+    assert float(np.abs(chunk.samples).max()) < 0.98
 
 
 def test_a_take_ends_by_itself_when_quantized(tiny: Model) -> None:

@@ -193,15 +193,17 @@ def _count(drawn: Tensor, name: str, dims: T3Dims) -> None:
 
 
 def _voiced(drawn: Tensor, name: str) -> None:
-    """Makes half of the frames voiced, and the waveform neither silent nor clipped, in place."""
+    """Makes half of the frames voiced, and the waveform as loud as speech, in place."""
     if name == "mel2wav.f0_predictor.condnet.8.parametrizations.weight.original0":
         drawn[0] *= 60.0
     elif name == "mel2wav.f0_predictor.condnet.8.bias":
         drawn[0] = 0.0
     elif name == "mel2wav.f0_predictor.classifier.weight":
         drawn[:, 0] = 6.0  # an unvoiced -1 comes out below the threshold of 10 Hz
+    elif name == "mel2wav.conv_post.parametrizations.weight.original0":
+        drawn *= 0.5
     elif name == "mel2wav.conv_post.bias":
-        drawn[: len(drawn) // 2] -= 3.0  # log magnitudes
+        drawn[: len(drawn) // 2] -= 2.0  # log magnitudes
 
 
 def _tokenizer(spec: ModelSpec) -> dict[str, Any]:

@@ -202,6 +202,7 @@ def _assemble(spec: ModelSpec, built: reference.Modules) -> dict[str, nn.Module]
         t3 = T3(spec.t3, built.t3.cond_enc).eval()  # type: ignore[arg-type]
     conditioning.own_attention(t3.conditioning_encoder)
     loader.fold_weight_norms(s3gen.mel2wav)
+    vocoder.own_upsampling(s3gen.mel2wav)
     flow.own_constants(s3gen.flow)
     return {"t3": t3, "flow": s3gen.flow, "vocoder": s3gen.mel2wav}
 

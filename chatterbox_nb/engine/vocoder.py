@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 
 from chatterbox_nb.checkpoint.reference import trim_fade
+from chatterbox_nb.engine.nets.upsample import Upsample
 from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.errors import EngineError
+
+
+def own_upsampling(vocoder: Any) -> None:
+    """Makes its transposed convolutions ours; their weight norms are folded already."""
+    for layer in vocoder.ups:
+        layer.__class__ = Upsample
 
 
 def own_constants(vocoder: Any, sample_rate: int, device: str) -> None:
