@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from shells import Kernel
 
 # Set before torch is imported anywhere: small models are faster on one thread, and two test workers share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -75,6 +76,15 @@ def loaded() -> Iterator[manager.Manager]:
     shared = manager.get()
     shared.load("demo", "int8").wait()
     yield shared
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """An IPython of its own with the extension loaded, one for each file of tests."""
+    kernel = Kernel(tmp_path_factory.mktemp("ipython"))
+    kernel.ok("%load_ext chatterbox_nb")
+    yield kernel
+    kernel.close()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,14 +15,6 @@ from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.notebook import completion
 from chatterbox_nb.notebook.arguments import PARSERS
 from chatterbox_nb.notebook.completion import complete
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    kernel = Kernel(tmp_path_factory.mktemp("ipython"))
-    kernel.ok("%load_ext chatterbox_nb")
-    yield kernel
-    kernel.close()
 
 
 def keep(*names: str) -> None:

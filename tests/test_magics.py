@@ -33,14 +33,6 @@ CLIP = DEMO_FOLDER / "builtin_voice.wav"
 LONG = f"{OTHER_SENTENCE} Turn on the fast lamp. Where is the window? "
 
 
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    kernel = Kernel(tmp_path_factory.mktemp("ipython"))
-    kernel.ok("%load_ext chatterbox_nb")
-    yield kernel
-    kernel.close()
-
-
 @pytest.fixture
 def demo_kernel(kernel: Kernel, tmp_path: Path) -> Kernel:
     """The kernel with the demo voice at int8, in a folder of its own."""

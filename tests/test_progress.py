@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from shells import Kernel
@@ -13,14 +12,6 @@ from shells import Kernel
 from chatterbox_nb.events import LOAD_STAGES, TAKE_STAGES, Progress
 from chatterbox_nb.notebook.progress import ProgressLine
 from chatterbox_nb.render import progress as drawn
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    kernel = Kernel(tmp_path_factory.mktemp("ipython"))
-    yield kernel
-    kernel.close()
-
 
 WORKING = """
 import time

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 
 import pytest
 from shells import Kernel
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    kernel = Kernel(tmp_path_factory.mktemp("ipython"))
-    kernel.ok("%load_ext chatterbox_nb")
-    yield kernel
-    kernel.close()
 
 
 def calls(kernel: Kernel, cell: str) -> list[tuple[str, ...]]:
