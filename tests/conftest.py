@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from shells import Kernel
 
 # Set before torch is imported anywhere: small models are faster on one thread, and two test workers share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +18,9 @@ from chatterbox_nb import manager
 from chatterbox_nb.checkpoint import source, synthetic
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.precision import device
+
+if TYPE_CHECKING:
+    from shells import Kernel
 
 SENTENCE = "The brown spring wants the orange street."
 OTHER_SENTENCE = "Turn on the quick milk."
@@ -81,6 +84,8 @@ def loaded() -> Iterator[manager.Manager]:
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     """An IPython of its own with the extension loaded, one for each file of tests."""
+    from shells import Kernel
+
     kernel = Kernel(tmp_path_factory.mktemp("ipython"))
     kernel.ok("%load_ext chatterbox_nb")
     yield kernel

@@ -11,8 +11,10 @@ from typing import Any
 
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # the kernel's debugger prints a warning otherwise
 
-from ipykernel.inprocess.ipkernel import InProcessInteractiveShell, InProcessKernel
-from ipykernel.inprocess.manager import InProcessKernelManager
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # Colab's ipykernel on Python 3.13 warns of itself
+    from ipykernel.inprocess.ipkernel import InProcessInteractiveShell, InProcessKernel
+    from ipykernel.inprocess.manager import InProcessKernelManager
 from traitlets.config import Config
 
 Bundle = dict[str, str]  # MIME type -> content
