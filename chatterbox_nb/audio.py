@@ -76,14 +76,20 @@ def read_clip(source: str | Path | tuple[Any, int]) -> Clip:
     return clip
 
 
+def there_is(path: Path) -> bool:
+    """Whether there is such a file or folder; False, and no error, for a name too long to be one."""
+    with suppress(OSError):
+        return path.exists()
+    return False
+
+
 def _from_file(path: Path) -> Clip:
     import soundfile
 
-    exists, others = False, []
-    with suppress(OSError):  # a name too long for a file, a folder that may not be listed
-        exists = path.exists()
-        others = [] if exists else [other.name for other in path.parent.iterdir()]
-    if not exists:
+    if not there_is(path):
+        others: list[str] = []
+        with suppress(OSError):  # a folder that may not be listed
+            others = [other.name for other in path.parent.iterdir()]
         raise VoiceError(f"There is no file {path}.{nearest(path.name, others)}")
     if path.is_dir():
         raise VoiceError(f"{path} is a folder; a reference clip is one audio file.")

@@ -130,9 +130,8 @@ def resolve(model: Model, voice: Any, job: Job[Any]) -> Voice:
         path = voices.path(voice)
         return _prepare(model, audio.read_clip(path), voice, job, voices.folder)
     if isinstance(voice, (str, Path)):
-        return _prepare(
-            model, audio.read_clip(_as_path(voice) if isinstance(voice, str) else voice), Path(voice).name, job, None
-        )
+        path = _as_path(voice) if isinstance(voice, str) else voice
+        return _prepare(model, audio.read_clip(path), path.name, job, None)
     if isinstance(voice, tuple) and len(voice) == 2:
         return _prepare(model, audio.read_clip(voice), "array", job, None)
     raise VoiceError(f"A voice is a name, a file, (samples, sample_rate) or a Voice, not {type(voice).__name__}.")
@@ -140,7 +139,7 @@ def resolve(model: Model, voice: Any, job: Job[Any]) -> Voice:
 
 def _as_path(voice: str) -> Path:
     path = Path(voice).expanduser()
-    if not path.exists() and not path.suffix and path.name == voice:
+    if not audio.there_is(path) and not path.suffix and path.name == voice:
         voices.path(voice)  # a bare word was meant as a name: the library's error helps more
     return path
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillWaiting
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants
 from local_hub import LocalHub, Repo, etag
 
@@ -177,6 +180,31 @@ def test_the_hubs_own_client_finds_what_was_downloaded(
 def test_no_part_of_a_file_is_left_behind(cache: Path) -> None:
     fetch(cache)
     assert [path for path in cache.rglob("*") if path.name.endswith((".part", ".incomplete"))] == []
+
+
+# Two kernels
+
+
+def test_two_kernels_fetch_each_file_once(cache: Path, server: LocalHub, contents: dict[str, bytes]) -> None:
+    with ThreadPoolExecutor(2) as kernels:
+        for files in kernels.map(lambda _: fetch(cache), range(2)):
+            assert_whole(files, contents)
+    assert [len(server.downloads(name)) for name in contents] == [1] * len(contents)
+
+
+def test_the_second_kernel_begins_anew_where_the_first_deleted_what_was_wrong(
+    cache: Path, server: LocalHub, contents: dict[str, bytes]
+) -> None:
+    part = part_of(cache, contents["t3_cfg.safetensors"])
+    part.parent.mkdir(parents=True)
+    with nobody() as address, ThreadPoolExecutor(1) as kernels:
+        server.faults.send_to = address.replace("127.0.0.1", "localhost")
+        with FileLock(f"{part}.lock"):  # the first kernel
+            second = kernels.submit(refusal, cache)
+            with pytest.raises(StillWaiting):
+                second.result(2.0)
+            part.unlink(missing_ok=True)
+        assert second.result().startswith("The download of t3_cfg.safetensors broke at 0.00")
 
 
 # Offline

@@ -115,6 +115,8 @@ def test_the_environment_names_a_default_voice(monkeypatch: pytest.MonkeyPatch) 
         (5, "not int"),
         ("missing.wav", "no file"),
         (Path("missing"), "no file"),
+        ("n" * 300, "no voice"),
+        ("n" * 300 + ".wav", "no file"),
         ((np.zeros(24_000, np.float32), 24_000), "silent"),
         ((np.ones(2_400, np.float32) * 0.1, 24_000), "0.10 s long; a voice needs at least 0.5 s"),
         (DEMO_FOLDER / "tokenizer.json", "cannot be read as audio"),

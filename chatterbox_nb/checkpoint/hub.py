@@ -193,11 +193,13 @@ class _Download:
             raise SourceError(f"What answered for {self.repo} tells no size or ETag of {file.name}. Check HF_ENDPOINT.")
         blob = self.folder / "blobs" / meta.etag
         part = blob.with_name(f"{meta.etag}.part")
-        _touch(part)
-        with FileLock(f"{part}.lock"):  # of two kernels, the second finds what the first fetched
+        lock = blob.with_name(f"{meta.etag}.part.lock")
+        _touch(lock)
+        with FileLock(lock):  # of two kernels, the second finds what the first fetched
             if blob.exists():
                 part.unlink(missing_ok=True)
             else:
+                _touch(part)  # not before: what the first fetched may have been wrong, and deleted
                 self._fill(part, meta, file)
                 _verify(part, meta, file)
                 part.rename(blob)
@@ -214,7 +216,7 @@ class _Download:
     def _fill(self, part: Path, meta: Any, file: FileSpec) -> None:
         """Goes on from where a broken download stopped."""
         for attempt in range(1, _TRIES + 1):
-            have = part.stat().st_size if part.exists() else 0
+            have = part.stat().st_size
             if have >= meta.size:
                 break
             problem = ""
@@ -235,9 +237,8 @@ class _Download:
         headers = {"Accept-Encoding": "identity"}  # a part of a compressed file is no part of the file
         if have:
             headers["Range"] = f"bytes={have}-"
-        if (
-            urlsplit(meta.location).netloc == urlsplit(self.hf.constants.ENDPOINT).netloc
-        ):  # a token is for the hub alone
+        # A token is for the hub alone.
+        if urlsplit(meta.location).netloc == urlsplit(self.hf.constants.ENDPOINT).netloc:
             headers |= self.hf.utils.build_hf_headers(token=self.token)
         problem = ""
         try:
