@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -16,10 +17,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import table
+from chatterbox_nb.checkpoint import synthetic
 
 SIDES = ("package", "fp32", "int8", "int8-dynamic")
-RESULTS = Path(__file__).parent / "results" / "cpu.json"
 _MEDIANS = ("load_seconds", "load_growth_bytes", "load_peak_bytes", "peak_growth_bytes")
 
 
@@ -28,11 +31,8 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3, help="runs of each side, in turn")
     arguments.add_argument("--folder", type=Path, default=Path("out/full"), help="the checkpoint, made if absent")
     asked = arguments.parse_args()
-    if not (asked.folder / "conds.pt").exists():
-        from chatterbox_nb.checkpoint import synthetic
-
-        print(f"Writing 3.2 GB of random weights to {asked.folder}", flush=True)
-        synthetic.full(asked.folder)
+    print(f"3.2 GB of random weights in {asked.folder}, written if they are not there", flush=True)
+    synthetic.kept_full(asked.folder)
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for round_ in range(asked.rounds):
         for side in SIDES:
@@ -49,8 +49,8 @@ def main() -> None:
         "rounds": asked.rounds,
         "sides": {side: median(found) for side, found in runs.items()},
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    table.RESULTS.parent.mkdir(exist_ok=True)
+    table.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table.markdown(results))
 
 
@@ -85,10 +85,6 @@ def machine() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         name = lines[0] if lines else name
-    import os
-
-    import torch
-
     return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 SETTINGS_BEGIN, SETTINGS_END = "<!-- settings: begin -->", "<!-- settings: end -->"
 _NAMES = {
@@ -150,7 +151,7 @@ def settings() -> str:
 
 def rewrite() -> None:
     """Puts both tables into the README, and writes docs/measured.md."""
-    results = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    results = json.loads(RESULTS.read_text())
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     for begin, end, made in ((BEGIN, END, markdown(results)), (SETTINGS_BEGIN, SETTINGS_END, settings())):

@@ -55,9 +55,7 @@ def tiny(tiny_folder: Path) -> engine.Model:
 def full() -> engine.Model:
     """Random weights of the English model's true size, at fp32; written once to out/full, 3.2 GB."""
     folder = Path(__file__).parent.parent / "out" / "full"
-    if not (folder / "conds.pt").exists():
-        synthetic.full(folder)
-    spec, files = source.find("english", folder)
+    spec, files = source.find("english", synthetic.kept_full(folder))
     return engine.load(spec, files, "fp32", device.facts("cpu"))
 
 

@@ -26,18 +26,18 @@ def test_the_settings_table_is_made_from_the_settings() -> None:
 
 
 def test_the_measured_table_is_made_from_the_results() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    results = json.loads(table.RESULTS.read_text())
     assert between(table.BEGIN, table.END) == table.markdown(results)
 
 
 def test_the_measured_page_is_made_from_the_results() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    results = json.loads(table.RESULTS.read_text())
     assert (ROOT / "docs" / "measured.md").read_text(encoding="utf-8") == table.measured(results)
 
 
 def test_the_rows_of_the_results_add_up() -> None:
     """What each row has in memory is what all of it has: the table leaves nothing out."""
-    sides = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())["sides"]
+    sides = json.loads(table.RESULTS.read_text())["sides"]
     for side in ("fp32", "int8"):
         rows = sides[side]["rows"]
         assert sum(row["bytes"] for row in rows if row["placement"] == "resident") == sides[side]["tensor_bytes"]

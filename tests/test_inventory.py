@@ -13,7 +13,7 @@ from chatterbox_nb.checkpoint import catalog, reference
 from chatterbox_nb.checkpoint.catalog import ENGLISH, ModelSpec
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.synthetic import TINY
-from chatterbox_nb.checkpoint.tensorfile import TensorFile, header_size
+from chatterbox_nb.checkpoint.tensorfile import TensorFile, make_header
 from chatterbox_nb.precision.plan import TensorInfo
 
 pytestmark = pytest.mark.xdist_group("inventory")
@@ -99,10 +99,10 @@ def test_the_files_have_their_published_sizes_to_the_byte(
     tensors = [
         tensor for tensor in of_file(english, ENGLISH.file(role).name).values() if tensor.name != "tokenizer.window"
     ]
-    header = header_size(
+    header, _ = make_header(
         [(tensor.name, "I64" if tensor.kind == "counter" else "F32", tensor.shape) for tensor in tensors]
     )
-    assert header + sum(tensor.shipped_bytes for tensor in tensors) == size == ENGLISH.file(role).bytes
+    assert len(header) + sum(tensor.shipped_bytes for tensor in tensors) == size == ENGLISH.file(role).bytes
 
 
 def test_english_has_797_9_million_parameters(english: tuple[TensorInfo, ...]) -> None:

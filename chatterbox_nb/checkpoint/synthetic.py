@@ -284,3 +284,8 @@ def tiny(folder: Path, seed: int = 0) -> Path:
 def full(folder: Path, seed: int = 0) -> Path:
     """A checkpoint of the English model's true size: 3.2 GB."""
     return write(ENGLISH, folder, seed)
+
+
+def kept_full(folder: Path) -> Path:
+    """`full`, written once: what is there whole is kept."""
+    return folder if (folder / ENGLISH.file("voice").name).exists() else full(folder)  # the voice is written last

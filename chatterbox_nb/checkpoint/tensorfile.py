@@ -138,11 +138,6 @@ def _end(entries: dict[str, Entry], start: int) -> int:
     return start
 
 
-def header_size(tensors: list[tuple[str, str, tuple[int, ...]]]) -> int:
-    """Bytes of the header that `safetensors` writes for `(name, dtype, shape)`, in its order."""
-    return len(make_header(tensors)[0])
-
-
 def make_header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes, list[str]]:
     """The header, length included, and the names in the order their data follows: by dtype, then name."""
     dtypes = list(DTYPES)
