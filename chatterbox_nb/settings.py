@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,13 @@ from typing import Any
 
 from chatterbox_nb.errors import SettingError, nearest
 
-PRECISIONS = ("auto", "fp32", "int8")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
 KERNELS = ("auto", "plain", "int8pack", "dynamic")
+# Rows of the int8 plan, as `precision.plan` has them: component.kind.
+INT8_ROWS = (
+    "t3.linear", "t3.conditioning", "t3.head", "t3.embedding", "t3.position",
+    "flow.linear", "flow.embedding", "flow.conv", "vocoder.conv", "voice_encoder.lstm",
+)  # fmt: skip
 DTYPE_ALIASES = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 
 
@@ -25,7 +31,7 @@ class Setting:
     """One row: its name in a call, its name in the environment, its default, and what it may be.
 
     Args:
-        kind: float, int, str, path, bool.
+        kind: float, int, str, path, bool, list.
         low, high: the range of a number, both ends included; None leaves that end open.
         choices: for a str, what it may be; empty means anything.
     """
@@ -48,6 +54,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("int8", "USE_INT8_QUANTIZATION", False, "bool", "int8, whatever MODEL_DTYPE says"),
     Setting("device", "DEVICE", "auto", "str", "auto, cpu, cuda, cuda:1, mps"),
     Setting("kernel", "CHATTERBOX_NB_KERNEL", "auto", "str", "how int8 is multiplied", choices=KERNELS),
+    Setting(
+        "int8_off", "INT8_ROWS_OFF", (), "list", "rows that int8 leaves as they are, with commas", choices=INT8_ROWS
+    ),
+    Setting("keep_encoders", "KEEP_ENCODERS", False, "bool", "keep what reads a clip in memory between voices"),
+    Setting("cache", "QUANTIZED_CACHE", True, "bool", "keep the int8 form of a model on disk, for the next load"),
+    Setting("cache_dir", "QUANTIZED_CACHE_DIR", _CACHE / "quantized", "path", "where that is kept"),
+    Setting("cleanup_interval", "MEMORY_CLEANUP_INTERVAL", 5, "int", "takes between cleanups; 0 never", 0, 1000),
+    Setting(
+        "cuda_cache_interval", "CUDA_CACHE_CLEAR_INTERVAL", 3, "int", "takes between clearings; 0 never", 0, 1000
+    ),
+    Setting("monitoring", "ENABLE_MEMORY_MONITORING", True, "bool", "measure the peak memory of each take"),
     Setting("exaggeration", "EXAGGERATION", 0.5, "float", "how much emotion, 0.5 is neutral", 0.0, 2.0),
     Setting("cfg_weight", "CFG_WEIGHT", 0.5, "float", "guidance towards the text; 0 halves the work", 0.0, 5.0),
     Setting("temperature", "TEMPERATURE", 0.8, "float", "variety; 0 always takes the likeliest", 0.0, 5.0),
@@ -96,7 +113,14 @@ def check(setting: Setting, value: Any, source: str) -> Any:
             raise SettingError(
                 f"{source}{value} is out of range; {setting.name} goes from {setting.low} to {setting.high}."
             )
-    if setting.choices:
+    if setting.kind == "list":
+        for entry in value:
+            if entry not in setting.choices:
+                near = nearest(entry, setting.choices)
+                raise SettingError(
+                    f"{source}{given}: there is no '{entry}'; choose {', '.join(setting.choices)}.{near}"
+                )
+    elif setting.choices:
         value = DTYPE_ALIASES.get(value.lower(), value.lower())
         if value not in setting.choices:
             near = nearest(value, setting.choices)
@@ -130,8 +154,18 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "float": _float,
     "str": str,
     "path": lambda value: Path(value).expanduser(),
+    "list": lambda value: (
+        tuple(word for word in re.split(r"[,\s]+", value) if word) if isinstance(value, str) else tuple(map(str, value))
+    ),
 }
-_MUST_BE = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "path": "a path"}
+_MUST_BE = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "path": "a path",
+    "list": "names",
+}
 
 
 def precision_asked(called_with: str | None = None) -> tuple[str, str]:
