@@ -59,9 +59,41 @@ def test_a_device_with_an_index_is_still_of_its_kind() -> None:
     assert DeviceFacts("cuda:1").kind == "cuda"
 
 
-def test_auto_precision_is_int8_on_a_cpu_and_fp32_elsewhere_with_a_reason() -> None:
-    assert device.automatic_precision(DeviceFacts("cpu")) == ("int8", "on a CPU int8 is the smallest and the fastest")
-    for name in ("cuda:0", "mps"):
-        precision, reason = device.automatic_precision(DeviceFacts(name))
-        assert precision == "fp32"
-        assert reason.startswith(f"on {name.split(':')[0]} only fp32 and int8 are built yet")
+@pytest.mark.parametrize(
+    ("facts", "native"),
+    [
+        (DeviceFacts("cuda:0", capability="7.5"), False),  # a T4, of which torch says that it supports bf16
+        (DeviceFacts("cuda:0", capability="8.0"), True),
+        (DeviceFacts("cuda:1", capability="12.0"), True),
+        (DeviceFacts("cuda:0", capability="10.0"), True),
+        (DeviceFacts("cpu", capability="AVX512"), False),
+        (DeviceFacts("mps"), False),
+    ],
+)
+def test_bf16_is_native_from_capability_8(facts: DeviceFacts, native: bool) -> None:
+    assert facts.native_bf16 is native
+
+
+@pytest.mark.parametrize(
+    ("facts", "verified"),
+    [
+        (DeviceFacts("cpu", "x86_64"), True),
+        (DeviceFacts("cpu", "AMD64"), True),
+        (DeviceFacts("cpu", "aarch64"), False),
+        (DeviceFacts("cuda:0", "x86_64", "8.0"), False),
+        (DeviceFacts("mps", "arm64"), False),
+    ],
+)
+def test_only_what_this_project_ran_on_is_verified(facts: DeviceFacts, verified: bool) -> None:
+    assert facts.verified is verified
+
+
+def test_a_cuda_device_by_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: torch's count stands in for one with two."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.available() == ["cuda:0", "cuda:1", "cpu"]
+    assert device.resolve("cuda:1") == "cuda:1"
+    assert device.resolve("CUDA") == device.resolve("auto") == "cuda:0"
+    with pytest.raises(PrecisionError, match=r"no device 'cuda:2'; it has cuda:0, cuda:1, cpu"):
+        device.resolve("cuda:2")

@@ -81,7 +81,7 @@ def stages(mine: Model) -> dict[str, Stage]:
     heard = torch.from_numpy(resample(clip.samples, clip.sample_rate, 16_000)[4000:16_000])
     mel = torch.randn(1, 80, 8, generator=torch.Generator().manual_seed(0)) * 1.5 - 3.0
     tokens = torch.tensor([[17, 4000, 6560]])
-    for name, layer in encoders.speaker.named_modules():
+    for name, layer in encoders.speaker_encoder.named_modules():
         if name.endswith("cam_layer.linear1"):
             layer.bias.data += 2.0  # so small, some have all their ReLUs asleep, and nothing behind one can be heard
 
@@ -109,14 +109,14 @@ def stages(mine: Model) -> dict[str, Stage]:
 
     def voice_encoder() -> Tensor:
         """Of a clip longer than the 1.6 s it reads at a time: a shorter one is padded, and such an LSTM forgets."""
-        return torch.from_numpy(encoders.voice.embeds_from_wavs([heard.repeat(4).numpy()], sample_rate=16_000))
+        return torch.from_numpy(encoders.voice_encoder.embeds_from_wavs([heard.repeat(4).numpy()], sample_rate=16_000))
 
     runs: dict[str, Callable[[], Tensor]] = {
         "t3": t3,
         "flow": lambda: flow.tokens_to_mel(mine.flow, tokens, mine.builtin_voice(), StageNoise(0), 2),
         "vocoder": lambda: vocoder.mel_to_wave(mine.vocoder, mel, StageNoise(0))[960:],
         "tokenizer": tokenizer,
-        "speaker_encoder": lambda: encoders.speaker.inference(heard[None]),
+        "speaker_encoder": lambda: encoders.speaker_encoder.inference(heard[None]),
         "voice_encoder": voice_encoder,
     }
     with torch.inference_mode():
@@ -133,8 +133,8 @@ def _filled(model: Model, encoders: Encoders) -> dict[str, tuple[nn.Module, list
         "flow": (model.flow, plain_fills(model.flow, "flow.")),
         "vocoder": (model.vocoder, plain_fills(model.vocoder, "mel2wav.")),
         "tokenizer": (encoders.tokenizer, plain_fills(encoders.tokenizer, "tokenizer.")),
-        "speaker_encoder": (encoders.speaker, plain_fills(encoders.speaker, "speaker_encoder.")),
-        "voice_encoder": (encoders.voice, plain_fills(encoders.voice, "")),
+        "speaker_encoder": (encoders.speaker_encoder, plain_fills(encoders.speaker_encoder, "speaker_encoder.")),
+        "voice_encoder": (encoders.voice_encoder, plain_fills(encoders.voice_encoder, "")),
     }
 
 

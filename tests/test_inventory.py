@@ -170,7 +170,7 @@ def test_every_tensor_has_a_component_and_a_kind_that_are_known(english: tuple[T
         ("speaker_encoder.head.bn1.running_mean", "speaker_encoder", "norm", 32),
         ("speaker_encoder.head.conv1.weight", "speaker_encoder", "conv", 32),
         ("lstm.weight_ih_l0", "voice_encoder", "lstm", 1024),
-        ("lstm.bias_hh_l2", "voice_encoder", "lstm", 1024),
+        ("lstm.bias_hh_l2", "voice_encoder", "bias", 1024),
         ("proj.weight", "voice_encoder", "linear", 256),
     ],
 )

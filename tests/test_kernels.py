@@ -17,6 +17,7 @@ float16 2^-11. A sum of K products in float32 is off by at most (K + 1) 2^-24 S,
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,9 +25,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from chatterbox_nb.checkpoint import source
+from chatterbox_nb.engine import model as engine
+from chatterbox_nb.engine.noise import StageNoise
+from chatterbox_nb.engine.pipeline import Speaker
+from chatterbox_nb.engine.sampling import Sampling
 from chatterbox_nb.precision import device, kernels
 from chatterbox_nb.precision.kernels import Kernel, dequantize
+from chatterbox_nb.precision.kernels.packed import Int8PackArm, Int8PackMps
+from chatterbox_nb.precision.kernels.x86 import Int8Pack
 from chatterbox_nb.precision.layers import Int8Linear, quantize
+from chatterbox_nb.precision.plan import DeviceFacts
 
 HERE = device.facts("cpu")
 KERNELS = [
@@ -349,3 +358,88 @@ def test_dequantizing_multiplies_along_the_axis_of_the_scales(axis: int) -> None
 def test_a_scale_is_not_rounded_before_it_is_used() -> None:
     weight, scale = torch.tensor([[127]], dtype=torch.int8), torch.tensor([1.0009766])
     assert dequantize(weight, scale, torch.bfloat16).item() == (127 * scale).bfloat16().item()
+
+
+# What this machine does not have: run as the x86 operator of the same schema
+
+
+def test_the_operators_schema_is_the_one_these_kernels_call() -> None:
+    schema = torch.ops.aten._weight_int8pack_mm.default._schema
+    assert [(argument.name, str(argument.type)) for argument in schema.arguments] == [
+        ("self", "Tensor"),
+        ("mat2", "Tensor"),
+        ("scales", "Tensor"),
+    ]
+
+
+@pytest.mark.parametrize("kind", [Int8PackArm, Int8PackMps])
+@pytest.mark.parametrize(("K", "N"), [(64, 96), (192, 6564), (1024, 8194), (32, 1), (96, 6563)])
+@pytest.mark.parametrize("M", [1, 2, 6])
+def test_packed_kernels_are_float32s_own(kind: type[Int8PackArm], K: int, N: int, M: int) -> None:
+    """Activations, sums and scales are all float32."""
+    kernel, (quantized, scale, bias), x = kind(), drawn(K, N), rows_of(M, K)
+    found = kernel.multiply(x, kernel.pack(quantized, scale), bias)
+    assert found.shape == (M, N)
+    wanted = exact(x, quantized, scale, bias)
+    S = x.double().abs() @ (quantized.double().abs() * scale.double()[:, None]).T
+    assert bool(((found.double() - wanted).abs() <= (K + 4) * FLOAT32 * (S + wanted.abs())).all())
+
+
+@pytest.mark.parametrize(("N", "padded"), [(8194, 8224), (6563, 6592), (1024, 1024)])
+def test_mps_gets_rows_in_multiples_of_32_and_gives_those_there_are(N: int, padded: int) -> None:
+    quantized, scale, _ = drawn(64, N)
+    packed = Int8PackMps().pack(quantized, scale)
+    assert packed[0].shape == (padded, 64)
+    assert all(
+        torch.equal(one, other) for one, other in zip(Int8PackMps().unpack(packed), (quantized, scale), strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [Int8PackArm, Int8PackMps])
+def test_packed_kernels_do_not_overflow_in_half(kind: type[Int8PackArm], dtype: torch.dtype) -> None:
+    """A sum before scaling of 127 × 1024 × 8 is beyond float16."""
+    kernel = kind()
+    weight, scale = torch.full((32, 1024), 127, dtype=torch.int8), torch.full((32,), 1e-4)
+    found = kernel.multiply(torch.full((2, 1024), 8.0, dtype=dtype), kernel.pack(weight, scale), None)
+    assert found.dtype == dtype
+    assert torch.allclose(found.float(), torch.full((2, 32), 127 * 1024 * 8e-4), rtol=1e-2)
+
+
+@pytest.mark.parametrize("facts", [DeviceFacts("mps", "arm64"), DeviceFacts("cpu", "aarch64")])
+def test_a_matrix_of_another_width_goes_to_the_plain_path(facts: DeviceFacts) -> None:
+    kernel = kernels.get("int8pack", facts)
+    assert Int8Linear(48, 64, False, kernel).kernel.name == "plain"
+    assert Int8Linear(64, 48, False, kernel).kernel is kernel
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        (DeviceFacts("mps", "arm64"), Int8PackMps),
+        (DeviceFacts("cpu", "aarch64"), Int8PackArm),
+        (DeviceFacts("cpu", "arm64"), Int8PackArm),
+        (DeviceFacts("cpu", "x86_64", "AVX512"), Int8Pack),
+        (DeviceFacts("cpu", "AMD64", "AVX2"), Int8Pack),
+    ],
+)
+def test_each_device_gets_its_own_kernel(facts: DeviceFacts, kind: type) -> None:
+    assert type(kernels.get("int8pack", facts)) is kind
+
+
+@pytest.mark.parametrize("facts", [DeviceFacts("mps", "arm64"), DeviceFacts("cpu", "aarch64", "DEFAULT")])
+def test_the_demo_speaks_through_the_kernel_of_another_device(facts: DeviceFacts) -> None:
+    """Planned for that device, and put on this one: its kernel, its padding, its dtypes; not its hardware."""
+    spec, files = source.find("demo")
+    prepared = engine.prepare(spec, files, "int8", facts)
+    assert prepared.plan.kernel == "int8pack"
+    prepared.plan = replace(prepared.plan, device="cpu")
+    model = engine.finish(prepared)
+    assert model.report.bytes == prepared.plan.expected_bytes
+    with torch.inference_mode():
+        (spoken,) = Speaker(
+            model, model.builtin_voice(), Sampling(), 0.5, StageNoise(7), ["The brown spring wants the orange street."]
+        )
+    assert len(spoken.tokens) > 30
+    kinds = {type(layer.kernel).__name__ for layer in model.t3.backbone.modules() if isinstance(layer, Int8Linear)}
+    assert kinds == {"Int8PackMps" if facts.kind == "mps" else "Int8PackArm"}

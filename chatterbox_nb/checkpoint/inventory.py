@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.reference import Modules
+from chatterbox_nb.precision.layers import is_conv1d
 from chatterbox_nb.precision.plan import TensorInfo
 
 # A published name's first part → component, within s3gen's file.
@@ -63,17 +64,17 @@ def _kind(name: str, layer_name: str, layer: nn.Module | None, tensor: Tensor) -
     last = name.rpartition(".")[2]
     if not tensor.dtype.is_floating_point:
         return "counter"
-    if isinstance(layer, nn.LSTM):
-        return "lstm"
     if last.startswith("bias"):
         return "bias"
+    if isinstance(layer, nn.LSTM):
+        return "lstm"
     if name.endswith(_GAIN):
         return "gain"
     if isinstance(layer, _ConvNd):
         return "conv"
     if isinstance(layer, nn.Embedding):
         return "position" if layer_name in _POSITIONS else "embedding"
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear) or (layer is not None and is_conv1d(layer)):
         return "conditioning" if name.startswith("cond_enc.") else "head" if layer_name in _HEADS else "linear"
     if layer is not None and ("norm" in type(layer).__name__.lower()):
         return "norm"
@@ -83,7 +84,8 @@ def _kind(name: str, layer_name: str, layer: nn.Module | None, tensor: Tensor) -
 def _rows(layer: nn.Module | None, tensor: Tensor) -> int:
     if not tensor.ndim:
         return 1
-    return tensor.shape[1 if isinstance(layer, _ConvTransposeNd) and tensor.ndim > 1 else 0]
+    by_column = isinstance(layer, _ConvTransposeNd) or (layer is not None and is_conv1d(layer))
+    return tensor.shape[1 if by_column and tensor.ndim > 1 else 0]
 
 
 def _tables(spec: ModelSpec, modules: Modules) -> Iterator[TensorInfo]:

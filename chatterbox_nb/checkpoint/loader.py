@@ -50,7 +50,7 @@ def plain_fills(module: nn.Module, prefix: str) -> list[Fill]:
     found = []
     for name in module.state_dict():
         layer, _, last = name.rpartition(".")
-        if last == "weight_scale" or last == "num_batches_tracked":
+        if last.endswith("_scale") or last == "num_batches_tracked":
             continue
         name = name.removesuffix("_int8")
         if last in ("weight", "weight_int8") and layer in folded:
@@ -165,14 +165,18 @@ def _value(file: TensorFile, fill: Fill) -> Tensor:
 
 
 def _put(layer: nn.Module, name: str, value: Tensor, rows: slice) -> None:
-    if name == "weight" and is_int8(layer):
+    if is_int8(layer) and hasattr(layer, f"{name}_int8"):
+        transposed = isinstance(layer, Int8Linear) and layer.transposed
         axis = layer.weight_axis if isinstance(layer, Int8Weight) else 0
-        quantized, scale = quantize(value, axis)
-        layer.weight_int8[rows].copy_(quantized)  # type: ignore[index]
-        layer.weight_scale[rows].copy_(scale)  # type: ignore[index]
+        quantized, scale = quantize(value.t() if transposed else value, axis)
+        getattr(layer, f"{name}_int8")[rows].copy_(quantized)
+        getattr(layer, f"{name}_scale")[rows].copy_(scale)
     else:
         target: Tensor = getattr(layer, name)
-        target.data[rows if target.ndim else ...] = value.to(target.device, target.dtype)
+        cast = value.to(target.device, target.dtype)
+        if target.dtype == torch.float16 and bool((cast.isinf() & value.to(target.device).isfinite()).any()):
+            raise TensorError("it holds numbers beyond 65504, fp16's largest. Try --precision bf16, fp32 or int8.")
+        target.data[rows if target.ndim else ...] = cast
 
 
 def _check_complete(module: nn.Module, fills: Iterable[Fill]) -> None:
@@ -181,7 +185,7 @@ def _check_complete(module: nn.Module, fills: Iterable[Fill]) -> None:
     for fill in fills:
         stretches.setdefault(fill.target, []).append(fill)
     for name, tensor in module.state_dict().items():
-        if name.endswith(("weight_scale", "num_batches_tracked")):
+        if name.endswith(("_scale", "num_batches_tracked")):
             continue
         rows, end = tensor.shape[0] if tensor.ndim else 1, 0
         for start, stop in sorted(fill.rows or (0, rows) for fill in stretches.get(name.removesuffix("_int8"), [])):

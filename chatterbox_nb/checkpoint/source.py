@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chatterbox_nb import events
 from chatterbox_nb.checkpoint import catalog
@@ -42,10 +43,12 @@ class Files:
         return self.paths[role]
 
     @property
-    def stamp(self) -> tuple[tuple[str, Path, int, int], ...]:
-        """Tells one state of the files from another: role, path, size and time of each."""
+    def stamp(self) -> tuple[tuple[Any, ...], ...]:
+        """Tells one state of the files from another: role, path, size, times and inode of each."""
         found = ((role, path, path.stat()) for role, path in sorted(self.paths.items()))
-        return tuple((role, path, stat.st_size, stat.st_mtime_ns) for role, path, stat in found)
+        return tuple(
+            (role, path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for role, path, stat in found
+        )
 
 
 def find(

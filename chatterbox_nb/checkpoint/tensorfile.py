@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class TensorFile:
     def __init__(self, path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> None:
         self.path = path
         self._on_bytes = on_bytes
-        self.entries = _read_header(path)
+        self.entries, self.metadata = _read_header(path)
         self._file: BinaryIO = path.open("rb", buffering=0)
 
     def __enter__(self) -> TensorFile:
@@ -88,7 +88,7 @@ class TensorFile:
         return raw.view(entry.dtype).view(entry.shape)
 
 
-def _read_header(path: Path) -> dict[str, Entry]:
+def _read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     problem = ""
     try:
         size = path.stat().st_size
@@ -99,11 +99,11 @@ def _read_header(path: Path) -> dict[str, Entry]:
             if length > min(_LONGEST_HEADER, size - 8):
                 raise ValueError(f"its header claims {length} of its {size} bytes")
             header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+        metadata = dict(header.pop("__metadata__", None) or {})
         entries = {name: _entry(name, info, 8 + length) for name, info in header.items()}
         end = _end(entries, 8 + length)
         if end == size:
-            return entries
+            return entries, metadata
         problem = f"it has {size} bytes and should have {end}" + (", so it was cut off" if size < end else "")
     except FileNotFoundError:
         raise SourceError(f"There is no file {path}. Load again to fetch it, or name the right folder.") from None
@@ -138,11 +138,14 @@ def _end(entries: dict[str, Entry], start: int) -> int:
     return start
 
 
-def make_header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes, list[str]]:
+def make_header(
+    tensors: list[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, list[str]]:
     """The header, length included, and the names in the order their data follows: by dtype, then name."""
     dtypes = list(DTYPES)
     ordered = sorted(tensors, key=lambda entry: (dtypes.index(entry[1]), entry[0]))
-    header, offset = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
     for name, dtype, shape in ordered:
         length = DTYPES[dtype].itemsize
         for size in shape:

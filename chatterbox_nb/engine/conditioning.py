@@ -96,8 +96,15 @@ class Encoders:
     """The networks that read a clip; in memory only while one is prepared."""
 
     tokenizer: Any  # the package's S3Tokenizer
-    speaker: Any  # CAMPPlus
-    voice: Any  # VoiceEncoder
+    speaker_encoder: Any  # CAMPPlus
+    voice_encoder: Any  # VoiceEncoder
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {
+            "tokenizer": self.tokenizer,
+            "speaker_encoder": self.speaker_encoder,
+            "voice_encoder": self.voice_encoder,
+        }
 
 
 def check_clip(clip: Clip, rules: VoiceRules, name: str) -> tuple[str, ...]:
@@ -141,7 +148,7 @@ def prepare(clip: Clip, encoders: Encoders, spec: ModelSpec, name: str) -> Voice
     t3_prompt, _ = encoders.tokenizer([t3_samples], max_len=spec.t3.prompt_tokens)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # librosa on clips shorter than its window
-        embedding = encoders.voice.embeds_from_wavs([wave_16k], sample_rate=S3_RATE)
+        embedding = encoders.voice_encoder.embeds_from_wavs([wave_16k], sample_rate=S3_RATE)
     speaker = torch.from_numpy(embedding.astype(np.float32)).mean(dim=0, keepdim=True)
     return Voice(
         name=name,
@@ -149,7 +156,7 @@ def prepare(clip: Clip, encoders: Encoders, spec: ModelSpec, name: str) -> Voice
         t3_prompt=torch.atleast_2d(t3_prompt).long(),
         prompt_tokens=prompt_tokens.long(),
         prompt_mel=prompt_mel,
-        speaker_vector=encoders.speaker.inference(reference_16k),
+        speaker_vector=encoders.speaker_encoder.inference(reference_16k),
         warnings=warned,
     )
 

@@ -13,11 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.engine.sampling import Sampling, draw, guide
-from chatterbox_nb.errors import EngineError, TextError
+from chatterbox_nb.errors import TextError
 from chatterbox_nb.events import CancelToken
 
 # How a chunk ended: the model said so; the budget its text allows; the model's own limit; stopped on request.
@@ -97,8 +98,7 @@ def decode(
     for count in range(1, wanted + 1):
         if cancel is not None:
             cancel.check()
-        if not bool(torch.isfinite(logits).all()):
-            raise EngineError(f"T3's logits are not finite at token {count}. Try --precision fp32.")
+        finite.check(logits, f"T3's logits at token {count}", cache.keys.dtype)
         token = draw(guide(logits, options.cfg_weight), seen, options, noise)
         tokens.append(int(token))
         on_token(count)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.conditioning import Voice
 from chatterbox_nb.engine.noise import Noise
-from chatterbox_nb.errors import EngineError
 from chatterbox_nb.events import CancelToken
 
 MELS = 80
@@ -50,6 +50,13 @@ def own_constants(flow: nn.Module) -> None:
     encoder: Any = flow.encoder
     for embed in (encoder.embed, encoder.up_embed):
         embed.pos_enc = RelativePositions(embed.pos_enc.d_model)
+    decoder: Any = flow.decoder
+    decoder.estimator.time_mlp.register_forward_pre_hook(_as_weights)
+
+
+def _as_weights(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Time embeddings are made in float32, where a thousandth is one; only then are they cast."""
+    return inputs[0].to(module.linear_1.bias.dtype), *inputs[1:]
 
 
 def time_steps(steps: int) -> Tensor:
@@ -88,21 +95,20 @@ def tokens_to_mel(
     condition = torch.zeros_like(mu)
     condition[:, :, : prompt.shape[2]] = prompt
 
-    x = noise.flow(MELS, mu.shape[2]).to(device, dtype)
-    both = _with_unguided(x, mu, speaker, condition)
-    times = time_steps(steps).to(device, dtype)
+    x = noise.flow(MELS, mu.shape[2]).to(device)  # the steps add up in float32, whatever the networks compute in
+    both = _with_unguided(x.to(dtype), mu, speaker, condition)
+    times = time_steps(steps).to(device)
     for step in range(steps):
         if cancel is not None:
             cancel.check()
         both["x"][:] = x
         both["t"][:] = times[step]
-        guided, unguided = flow.decoder.estimator(**both).chunk(2)
+        guided, unguided = flow.decoder.estimator(**both).float().chunk(2)
         velocity = (1.0 + GUIDANCE) * guided - GUIDANCE * unguided
         x = x + (times[step + 1] - times[step]) * velocity
         on_step(step + 1)
-    if not bool(torch.isfinite(x).all()):
-        raise EngineError("The mel spectrogram is not finite. Try --precision fp32.")
-    return x[:, :, prompt.shape[2] :].float()
+    finite.check(x, "the mel spectrogram", dtype)
+    return x[:, :, prompt.shape[2] :]
 
 
 def _with_unguided(x: Tensor, mu: Tensor, speaker: Tensor, condition: Tensor) -> dict[str, Tensor]:
@@ -112,7 +118,7 @@ def _with_unguided(x: Tensor, mu: Tensor, speaker: Tensor, condition: Tensor) ->
         "x": x.repeat(2, 1, 1),
         "mask": x.new_ones(2, 1, frames),
         "mu": torch.cat([mu, torch.zeros_like(mu)]),
-        "t": x.new_zeros(2),
+        "t": torch.zeros(2, device=x.device),
         "spks": torch.cat([speaker, torch.zeros_like(speaker)]),
         "cond": torch.cat([condition, torch.zeros_like(condition)]),
     }

@@ -1,13 +1,14 @@
 """A loaded model: its networks on their device, and how they came there.
 
-`load` builds the modules on the meta device, checks the files, converts by the plan and fills.
+`prepare` builds the modules on the meta device, plans, and checks all that can be checked before memory is taken;
+`finish` fills them, from the checkpoint or from the quantized cache. `load` is both.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,29 +17,24 @@ import torch
 from torch import Tensor, nn
 
 from chatterbox_nb import events
+from chatterbox_nb.checkpoint import cache as caches
 from chatterbox_nb.checkpoint import loader, reference
+from chatterbox_nb.checkpoint.cache import QuantizedCache
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.inventory import inventory
-from chatterbox_nb.checkpoint.loader import Fill
 from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import TensorFile
-from chatterbox_nb.engine import conditioning, flow, vocoder
+from chatterbox_nb.engine import assembly, conditioning, vocoder
+from chatterbox_nb.engine.assembly import Fills, Modules
 from chatterbox_nb.engine.conditioning import Encoders, Voice
-from chatterbox_nb.engine.nets import t3 as t3_net
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.report import LoadReport, measure
 from chatterbox_nb.engine.tokens import TextTokenizer
 from chatterbox_nb.engine.watermark import Watermarker
-from chatterbox_nb.errors import OutOfMemory, PrecisionError, VoiceError
+from chatterbox_nb.errors import CheckpointError, OutOfMemory, VoiceError
 from chatterbox_nb.events import CancelToken, Observer, Progress
-from chatterbox_nb.precision import kernels, layers
-from chatterbox_nb.precision.plan import DeviceFacts, Plan, TensorInfo, plan, storage_of
+from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, DeviceFacts, Plan, TensorInfo, choose_precision, plan
 from chatterbox_nb.usage import PeakMeter
-
-_TENSOR_FILES = ("t3", "s3gen", "voice_encoder")
-# Which file each component that stays in memory comes from.
-_RESIDENT = {"t3": "t3", "flow": "s3gen", "vocoder": "s3gen"}
-_PLANNED_ONLY = ("fp16", "bf16")  # a plan tells what they would take; the modules are not cast yet
 
 
 @dataclass
@@ -48,12 +44,14 @@ class Model:
     spec: ModelSpec
     files: Files
     plan: Plan
+    tensors: tuple[TensorInfo, ...]
     t3: T3
     flow: Any  # the package's CausalMaskedDiffWithXvec
     vocoder: Any  # the package's HiFTGenerator
     tokenizer: TextTokenizer
     watermarker: Watermarker
     builtin: Voice | None
+    encoders: Encoders | None  # where they are kept between voices
     report: LoadReport
 
     @property
@@ -61,7 +59,9 @@ class Model:
         return torch.device(self.plan.device)
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"t3": self.t3, "flow": self.flow, "vocoder": self.vocoder}
+        """What stays in memory."""
+        kept = self.encoders.modules() if self.encoders else {}
+        return {"t3": self.t3, "flow": self.flow, "vocoder": self.vocoder, **kept}
 
     def text_ids(self, text: str) -> Tensor:
         """Text ids `[S]` of a chunk, start and stop included."""
@@ -74,25 +74,15 @@ class Model:
         return self.builtin
 
     def read_encoders(self) -> Encoders:
-        """The networks that read a clip, in float32 on the CPU: drop them after use."""
-        modules = reference.build(self.spec)
-        s3gen: Any = modules.s3gen
-        with TensorFile(self.files.path("s3gen")) as file:
-            absent = {name.removeprefix("tokenizer.") for name in self.spec.optional if name not in file.entries}
-            tokenizer = _read(s3gen.tokenizer, file, "tokenizer.", absent)
-            speaker = _read(s3gen.speaker_encoder, file, "speaker_encoder.")
-        with TensorFile(self.files.path("voice_encoder")) as file:
-            voice = _read(modules.voice_encoder, file, "", file.entries.keys() & set(self.spec.unused))
-        conditioning.own_constants(tokenizer, absent)
-        return Encoders(tokenizer, speaker, voice)
+        """The networks that read a clip, on the CPU. Drop them after use: they are kept only where the plan says so."""
+        if self.encoders is not None:
+            return self.encoders
+        return assembly.read_encoders(self.spec, self.files, self.tensors, self.plan)[0]
 
-
-def _read(module: nn.Module, file: TensorFile, prefix: str, without: Iterable[str] = ()) -> nn.Module:
-    """Fills a module from a file, without the parameters that the file lacks or inference never reads."""
-    for name in without:
-        setattr(module, name, None)
-    loader.load(module, file, loader.plain_fills(module, prefix), torch.device("cpu"))
-    return module
+    @property
+    def parked_bytes(self) -> int:
+        """What the encoders take while a voice is prepared, where they are not kept."""
+        return sum(row.bytes for row in self.plan.rows if row.placement == "on demand")
 
 
 class _Phases:
@@ -109,7 +99,36 @@ class _Phases:
         self.observer(Progress(stage, detail=detail))
         started = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - started
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+@dataclass
+class Prepared:
+    """A model that was checked and planned, and takes no memory yet. Finish it once."""
+
+    spec: ModelSpec
+    files: Files
+    device: DeviceFacts
+    plan: Plan
+    tensors: tuple[TensorInfo, ...]
+    built: reference.Modules
+    tokenizer: TextTokenizer
+    builtin: Voice | None
+    cache: QuantizedCache | None
+    content: str | None  # the hash of the checkpoint, where the cache knows it
+    phase: _Phases
+
+    def check_room(self, free: int | None) -> None:
+        """Raises OutOfMemory when the weights alone are more than is free."""
+        if free is None or self.plan.expected_bytes < free:
+            return
+        mend = "Close other programs or notebooks."
+        if self.plan.precision != "int8":
+            mend = f"Try %tts_load {self.spec.name} --precision int8."
+        raise OutOfMemory(
+            f"{self.spec.name} at {self.plan.precision} needs {self.plan.expected_bytes / 1e9:.2f} GB, "
+            f"{free / 1e9:.2f} GB is free on {self.device.name}. {mend}"
+        )
 
 
 def load(
@@ -121,141 +140,188 @@ def load(
     why: str = "",
     observer: Observer = events.ignore,
     cancel: CancelToken | None = None,
+    **options: Any,
 ) -> Model:
-    """Loads a model.
+    """Loads a model: `prepare`, a look at the free memory, `finish`.
+
+    Args and errors: theirs.
+    """
+    prepared = prepare(spec, files, precision, device, kernel, why, observer, cancel, **options)
+    prepared.check_room(device.free_bytes)
+    return finish(prepared)
+
+
+def prepare(
+    spec: ModelSpec,
+    files: Files,
+    precision: str,
+    device: DeviceFacts,
+    kernel: str = "auto",
+    why: str = "",
+    observer: Observer = events.ignore,
+    cancel: CancelToken | None = None,
+    *,
+    off: Sequence[str] = OFF_BY_DEFAULT,
+    compute: str = "auto",
+    keep_encoders: bool = False,
+    cache: QuantizedCache | None = None,
+) -> Prepared:
+    """Plans a model and checks its files.
 
     Args:
         files: where its files are (`checkpoint.source.find`).
-        precision: fp32 or int8.
+        precision: auto, fp32, fp16, bf16 or int8.
         device: where it is to run.
         kernel: auto, plain, int8pack or dynamic.
         why: how the precision was chosen.
+        off: rows that int8 leaves as they are.
+        compute: the dtype that int8 computes in; auto is the device's.
+        keep_encoders: what reads a clip stays in memory.
+        cache: where the quantized form is kept; None reads the checkpoint and keeps nothing.
 
     Raises:
-        CheckpointError, PrecisionError, Cancelled: and nothing stays in memory.
+        CheckpointError, PrecisionError, Cancelled.
     """
-    if precision in _PLANNED_ONLY:
-        raise PrecisionError(f"{precision} is planned and not built yet; choose fp32 or int8.")
     phase = _Phases(observer, cancel)
     with phase("import", "Chatterbox"):
         reference.import_package()
     with phase("build"):
         built = reference.build(spec)
         tensors = inventory(spec, built)
-        planned = plan(tensors, precision, device, kernel, why)
-        _check_room(spec, planned, device)
-    digest = hashlib.sha256()
-    with ExitStack() as stack:
-        with phase("check"):
-            opened = {role: stack.enter_context(TensorFile(files.path(role), digest.update)) for role in _TENSOR_FILES}
-            for role, file in opened.items():
-                name = spec.file(role).name
-                loader.check_file(file, [tensor for tensor in tensors if tensor.file == name], spec.optional)
-            tokenizer = TextTokenizer(files.path("tokenizer"), spec.t3.text_vocab)
-            builtin = conditioning.read_builtin(files.path("voice")) if files.has("voice") else None
-        meter = stack.enter_context(PeakMeter())
-        with phase("weights"):
-            modules = _assemble(spec, built)
-            fills = _convert(modules, spec, tensors, planned)
-            _fill(modules, fills, opened, planned, observer, cancel)
-            vocoder.own_constants(modules["vocoder"], spec.sample_rate, planned.device)
+        if precision == "auto":
+            precision, reason = choose_precision(tensors, device)
+            why = f"auto, {reason}"
+        planned = plan(tensors, precision, device, kernel, why, off, compute, keep_encoders)
+    with phase("check"):
+        cache = cache if precision == "int8" and files.origin != "embedded" else None  # the embedded one is tiny
+        content = cache.content(files) if cache else None
+        if cache is None or content is None or not cache.path(spec, planned, content).exists():
+            for role in assembly.TENSOR_FILES:
+                with TensorFile(files.path(role)) as file:
+                    _check(file, role, spec, tensors)
+        tokenizer = TextTokenizer(files.path("tokenizer"), spec.t3.text_vocab)
+        builtin = conditioning.read_builtin(files.path("voice")) if files.has("voice") else None
+    return Prepared(spec, files, device, planned, tensors, built, tokenizer, builtin, cache, content, phase)
+
+
+def _check(file: TensorFile, role: str, spec: ModelSpec, tensors: Sequence[TensorInfo]) -> None:
+    name = spec.file(role).name
+    loader.check_file(file, [tensor for tensor in tensors if tensor.file == name], spec.optional)
+
+
+def finish(prepared: Prepared) -> Model:
+    """Fills the modules of a prepared model.
+
+    Raises:
+        CheckpointError, PrecisionError, Cancelled: and nothing stays in memory.
+    """
+    spec, planned, phase = prepared.spec, prepared.plan, prepared.phase
+    warnings = list(prepared.files.warnings)
+    with PeakMeter() as meter:
+        modules, fills, content, how = _weights(prepared, warnings)
+        encoders = None
+        if any(row.placement == "resident" and row.component == "tokenizer" for row in planned.rows):
+            with phase("encoders"):
+                encoders, more = assembly.read_encoders(spec, prepared.files, prepared.tensors, planned)
+                fills |= more
         with phase("watermarker"):
             watermarker = Watermarker()
+    everything = {**modules, **(encoders.modules() if encoders else {})}
+    rows = measure(planned, prepared.tensors, everything, fills)
+    assembly.check_converted(rows)
     report = LoadReport(
         model=spec.name,
         title=spec.title,
-        source=files.origin,
+        source=prepared.files.origin,
         plan=planned,
-        rows=measure(planned, tensors, modules, fills),
+        rows=rows,
         shipped_bytes=planned.shipped_bytes,
-        own_fp32_bytes=plan(tensors, "fp32", device).expected_bytes,
-        own_fp16_bytes=plan(tensors, "fp16", device).expected_bytes,
+        own_fp32_bytes=_bytes_at("fp32", prepared),
+        own_fp16_bytes=_bytes_at("fp16", prepared),
         process_growth_bytes=meter.end - meter.start,
         process_peak_bytes=meter.peak - meter.start,
         watermarker_bytes=watermarker.bytes,
-        weights=digest.hexdigest(),
+        weights=content,
+        cache=how,
         seconds=phase.seconds,
-        warnings=files.warnings,
+        warnings=tuple(warnings),
     )
     resident: Any = modules
     return Model(
-        spec, files, planned, **resident, tokenizer=tokenizer, watermarker=watermarker, builtin=builtin, report=report
+        spec,
+        prepared.files,
+        planned,
+        prepared.tensors,
+        **resident,
+        tokenizer=prepared.tokenizer,
+        watermarker=watermarker,
+        builtin=prepared.builtin,
+        encoders=encoders,
+        report=report,
     )
 
 
-def _check_room(spec: ModelSpec, planned: Plan, device: DeviceFacts) -> None:
-    if device.free_bytes is None or planned.expected_bytes < device.free_bytes:
-        return
-    mend = "Close other programs or notebooks."
-    if planned.precision != "int8":
-        mend = f"Try %tts_load {spec.name} --precision int8."
-    raise OutOfMemory(
-        f"{spec.name} at {planned.precision} needs {planned.expected_bytes / 1e9:.2f} GB, "
-        f"{device.free_bytes / 1e9:.2f} GB is free on {device.name}. {mend}"
+def _bytes_at(precision: str, prepared: Prepared) -> int:
+    """What this model takes in memory at another precision, in the same placement."""
+    keeps = any(row.placement == "resident" and row.component == "tokenizer" for row in prepared.plan.rows)
+    return plan(prepared.tensors, precision, prepared.device, keep_encoders=keeps).expected_bytes
+
+
+def _weights(prepared: Prepared, warnings: list[str]) -> tuple[Modules, Fills, str, str]:
+    """Modules with their weights, how they were filled, the hash of the content, and what the cache did."""
+    spec, planned, cache = prepared.spec, prepared.plan, prepared.cache
+    if cache is not None and prepared.content is not None:
+        path = cache.path(spec, planned, prepared.content)
+        if path.exists():
+            problem = ""
+            try:
+                return (*_from_cache(prepared, path), prepared.content, "read")
+            except CheckpointError as error:
+                problem = str(error)
+            cache.discard(path)
+            warnings.append(f"The quantized form on disk was not used and is made anew: {problem}")
+            prepared.built = reference.build(spec)
+    modules, fills, content = _from_checkpoint(prepared)
+    if cache is None:
+        return modules, fills, content, "off"
+    try:
+        with prepared.phase("cache"):
+            cache.write(spec, planned, content, modules)
+            cache.remember(prepared.files, content)
+        return modules, fills, content, "written"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    warnings.append(
+        f"The int8 form was not kept in {cache.folder} ({reason}); the next load quantizes again. "
+        "Free some space, or set QUANTIZED_CACHE_DIR."
     )
+    return modules, fills, content, "not written"
 
 
-def _assemble(spec: ModelSpec, built: reference.Modules) -> dict[str, nn.Module]:
-    """The modules that stay in memory, on the meta device: ours for T3, the package's for the rest."""
-    s3gen: Any = built.s3gen
-    with torch.device("meta"):
-        t3 = T3(spec.t3, built.t3.cond_enc).eval()  # type: ignore[arg-type]
-    conditioning.own_attention(t3.conditioning_encoder)
-    loader.fold_weight_norms(s3gen.mel2wav)
-    vocoder.own_upsampling(s3gen.mel2wav)
-    flow.own_constants(s3gen.flow)
-    return {"t3": t3, "flow": s3gen.flow, "vocoder": s3gen.mel2wav}
+def _from_cache(prepared: Prepared, path: Any) -> tuple[Modules, Fills]:
+    spec, planned, phase = prepared.spec, prepared.plan, prepared.phase
+    assert prepared.content is not None
+    with phase("weights"):
+        modules, fills = assembly.assemble(spec, prepared.built, prepared.tensors, planned, prepared.device)
+        key = caches.key(spec, planned, prepared.content)
+        caches.read(path, key, modules, torch.device(planned.device), phase.observer, phase.cancel)
+        vocoder.own_constants(modules["vocoder"], spec.sample_rate, planned.device)
+    return modules, fills
 
 
-def _fills(component: str, module: nn.Module, spec: ModelSpec) -> list[Fill]:
-    if component == "t3":
-        return t3_net.fills(spec.t3, module.conditioning_encoder)  # type: ignore[arg-type]
-    return loader.plain_fills(module, {"flow": "flow.", "vocoder": "mel2wav."}[component])
-
-
-def _convert(
-    modules: Mapping[str, nn.Module], spec: ModelSpec, tensors: Iterable[TensorInfo], planned: Plan
-) -> dict[str, list[Fill]]:
-    """Puts quantized layers where the plan wants them, and says how every parameter is filled."""
-    kinds = {tensor.name: tensor.kind for tensor in tensors}
-    fast, plain = kernels.get(planned.kernel or "plain"), kernels.get("plain")
-    fills = {}
-    for component, module in modules.items():
-        fills[component] = _fills(component, module, spec)
-        stored = {
-            fill.target.removesuffix(".weight"): storage_of(component, kinds[fill.sources[-1]], planned.precision)
-            for fill in fills[component]
-        }
-        if "int8" in stored.values():
-
-            def kernel_of(name: str, component: str = component) -> kernels.Kernel:
-                return fast if component == "t3" and name.startswith(t3_net.DECODED) else plain
-
-            layers.convert(module, stored, kernel_of)
-    return fills
-
-
-def _fill(
-    modules: Mapping[str, nn.Module],
-    fills: Mapping[str, list[Fill]],
-    opened: Mapping[str, TensorFile],
-    planned: Plan,
-    observer: Observer,
-    cancel: CancelToken | None,
-) -> None:
-    total = sum(
-        opened[_RESIDENT[component]].entries[source].length
-        for component, listed in fills.items()
-        for fill in listed
-        for source in fill.sources
-    )
-    done = 0
-    for component, module in modules.items():
-        file = opened[_RESIDENT[component]]
-
-        def on_fill(fill: Fill, file: TensorFile = file, component: str = component) -> None:
-            nonlocal done
-            done += sum(file.entries[source].length for source in fill.sources)
-            observer(Progress("weights", done, total, fraction=done / total, detail=component))
-
-        loader.load(module, file, fills[component], torch.device(planned.device), on_fill, cancel)
+def _from_checkpoint(prepared: Prepared) -> tuple[Modules, Fills, str]:
+    spec, planned, phase = prepared.spec, prepared.plan, prepared.phase
+    digest = hashlib.sha256()
+    with ExitStack() as stack:
+        with phase("check"):
+            opened = {
+                role: stack.enter_context(TensorFile(prepared.files.path(role), digest.update))
+                for role in assembly.TENSOR_FILES
+            }
+            for role, file in opened.items():
+                _check(file, role, spec, prepared.tensors)
+        with phase("weights"):
+            modules, fills = assembly.assemble(spec, prepared.built, prepared.tensors, planned, prepared.device)
+            assembly.fill(modules, fills, opened, planned.device, phase.observer, phase.cancel)
+            vocoder.own_constants(modules["vocoder"], spec.sample_rate, planned.device)
+    return modules, fills, digest.hexdigest()

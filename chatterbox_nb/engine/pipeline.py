@@ -19,6 +19,7 @@ from chatterbox_nb.engine.noise import PackageNoise, StageNoise
 from chatterbox_nb.engine.sampling import Sampling
 from chatterbox_nb.errors import TextError
 from chatterbox_nb.events import CancelToken, Observer, Progress
+from chatterbox_nb.precision.plan import BYTES
 
 TOKENS_PER_SECOND = 25
 # Where each stage of a chunk begins, as a part of the chunk's work: roughly, for estimates of time left.
@@ -146,6 +147,15 @@ class Speaker:
             )
         )
         self.cancel.check()
+
+
+def working_bytes(model: Model, texts: list[str], guided: bool) -> int:
+    """What a take needs at the least, over the weights: the keys and values of its longest chunk."""
+    dims, rules = model.spec.t3, model.spec.text
+    longest = max((len(model.text_ids(text)) for text in texts), default=0)
+    positions = dims.perceiver_queries + 2 + longest + 2 + min(rules.budget(longest), model.spec.max_tokens)
+    values = 2 * dims.layers * dims.width * positions * (2 if guided else 1)
+    return values * BYTES[model.plan.compute]
 
 
 @contextmanager

@@ -25,7 +25,8 @@ class LoadReport(Shown):
         process_growth_bytes: of this process over the load, its imports not counted.
         process_peak_bytes: highest such growth while loading.
         watermarker_bytes: Perth's, not in `bytes`; the package holds it too, with its decoder.
-        weights: SHA-256 of everything that was read.
+        weights: SHA-256 of the checkpoint's tensors that stay in memory.
+        cache: what the quantized form on disk did: "read", "written", "not written", "off".
         seconds: by phase.
     """
 
@@ -41,6 +42,7 @@ class LoadReport(Shown):
     process_peak_bytes: int
     watermarker_bytes: int
     weights: str
+    cache: str
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
 
@@ -54,6 +56,20 @@ class LoadReport(Shown):
         found: dict[str, int] = {}
         for row in self.rows:
             found[row.component] = found.get(row.component, 0) + row.resident_bytes
+        return found
+
+    @property
+    def by_kind(self) -> dict[str, tuple[int, int, int, int]]:
+        """Layers and bytes in memory of each kind: layers in int8, their bytes, other layers, their bytes."""
+        found: dict[str, tuple[int, int, int, int]] = {}
+        for row in self.rows:
+            if row.placement == "resident":
+                layers, size, others, rest = found.get(row.kind, (0, 0, 0, 0))
+                if row.converted:
+                    layers, size = layers + row.converted, size + row.bytes
+                else:
+                    others, rest = others + row.layers, rest + row.bytes
+                found[row.kind] = layers, size, others, rest
         return found
 
     @property
@@ -75,13 +91,27 @@ def measure(
     """The plan's rows with the bytes of the tensors that are there, walked one by one."""
     kinds = {(tensor.component, tensor.name): tensor.kind for tensor in tensors}
     found: dict[tuple[str, str], int] = {}
+    counted: dict[tuple[str, str], tuple[int, int]] = {}
     for component, module in modules.items():
         kind_of = {fill.target: kinds[component, fill.sources[-1]] for fill in fills[component]}
+        optional = {name: kind for (part, name), kind in kinds.items() if part == component}
+        holders: dict[tuple[str, str], dict[str, bool]] = {}  # the layers of each row, and whether they are in int8
         for name, tensor in layers.tensors_of(module).items():
             target = name.removesuffix("_int8").removesuffix("_scale")
-            key = component, kind_of.get(target, "table")
-            found[key] = found.get(key, 0) + tensor.numel() * tensor.element_size()
+            kind = kind_of.get(target) or optional.get(f"{component}.{target}", "table")
+            found[component, kind] = found.get((component, kind), 0) + tensor.numel() * tensor.element_size()
+            held = holders.setdefault((component, kind), {})
+            layer = target.rpartition(".")[0]
+            held[layer] = held.get(layer, False) or name.endswith("_int8")
+        counted |= {key: (len(held), sum(held.values())) for key, held in holders.items()}
     return tuple(
-        replace(row, bytes=found.get((row.component, row.kind), 0)) if row.placement == "resident" else row
+        replace(
+            row,
+            bytes=found.get((row.component, row.kind), 0),
+            layers=counted.get((row.component, row.kind), (0, 0))[0],
+            converted=counted.get((row.component, row.kind), (0, 0))[1],
+        )
+        if row.placement == "resident"
+        else row
         for row in planned.rows
     )

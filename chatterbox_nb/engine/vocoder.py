@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from chatterbox_nb.checkpoint.reference import trim_fade
+from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.nets.upsample import Upsample
 from chatterbox_nb.engine.noise import Noise
-from chatterbox_nb.errors import EngineError
 
 
 def own_upsampling(vocoder: Any) -> None:
@@ -42,8 +42,7 @@ def mel_to_wave(vocoder: Any, mel: Tensor, noise: Noise) -> Tensor:
     wave: Tensor = vocoder.decode(x=mel, s=source)
     faded = min(wave.shape[1], len(vocoder.trim_fade))
     wave[:, :faded] *= vocoder.trim_fade[:faded]
-    if not bool(torch.isfinite(wave).all()):
-        raise EngineError("The waveform is not finite. Try --precision fp32.")
+    finite.check(wave, "the waveform", wave.dtype)
     return wave[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 
 import torch
 
@@ -35,28 +36,20 @@ def resolve(asked: str = "auto") -> str:
     return name
 
 
-def facts(name: str) -> DeviceFacts:
-    """What a plan needs to know of a device. Reading it creates no CUDA context."""
+def wake(name: str) -> None:
+    """Makes a CUDA context where there is none: a load is about to need it, and free memory can be read with it."""
     if name.startswith("cuda"):
-        properties = torch.cuda.get_device_properties(name)
-        return DeviceFacts(
-            name, platform.machine(), f"{properties.major}.{properties.minor}", total_bytes=properties.total_memory
-        )
+        torch.zeros(1, device=name)
+
+
+def facts(name: str) -> DeviceFacts:
+    """What a plan needs to know of a device. Creates no CUDA context: without one its free memory is not known."""
     reading = usage.read(name)
-    if name == "mps":
-        return DeviceFacts(name, platform.machine(), total_bytes=reading.device_total, free_bytes=reading.device_free)
-    return DeviceFacts(
-        name,
-        platform.machine(),
-        torch.backends.cpu.get_cpu_capability(),
-        vnni=bool(torch.cpu._is_vnni_supported()),
-        total_bytes=reading.device_total,
-        free_bytes=reading.device_free,
-    )
-
-
-def automatic_precision(device: DeviceFacts) -> tuple[str, str]:
-    """What `auto` means on a device, and why."""
-    if device.kind == "cpu":
-        return "int8", "on a CPU int8 is the smallest and the fastest"
-    return "fp32", f"on {device.kind} only fp32 and int8 are built yet, and fp32 is the faster of them"
+    found = DeviceFacts(name, platform.machine(), total_bytes=reading.device_total, free_bytes=reading.allocatable)
+    if found.kind == "cuda":
+        major, minor = torch.cuda.get_device_capability(name)
+        return replace(found, capability=f"{major}.{minor}")
+    if found.kind == "cpu":
+        capability, vnni = torch.backends.cpu.get_cpu_capability(), bool(torch.cpu._is_vnni_supported())
+        return replace(found, capability=capability, vnni=vnni)
+    return found

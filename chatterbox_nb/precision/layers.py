@@ -7,7 +7,7 @@ to nearest: plain tensors under plain names, `weight_int8` and `weight_scale`. B
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -69,13 +69,23 @@ class Int8Linear(nn.Module):
     weight_int8: Tensor | None
     weight_scale: Tensor
     packed: Packed | None
+    transposed = False  # the checkpoint stores it as `[K, N]`, as GPT-2's Conv1D does
 
-    def __init__(self, in_features: int, out_features: int, bias: bool, kernel: Kernel, device: Any = None) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool,
+        kernel: Kernel,
+        device: Any = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.register_buffer("weight_int8", torch.empty(out_features, in_features, dtype=torch.int8, device=device))
         self.register_buffer("weight_scale", torch.empty(out_features, dtype=torch.float32, device=device))
-        self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
+        empty = torch.empty(out_features, device=device, dtype=dtype)
+        self.bias = nn.Parameter(empty, requires_grad=False) if bias else None
         self.kernel = kernel if in_features % kernel.multiple_of == 0 else _PLAIN
         self.packed = None
 
@@ -138,12 +148,57 @@ class Int8Weight:
     """Mixed into any class whose forward reads `self.weight`: it is stored in int8 and dequantized for each call."""
 
     weight_axis: int
+    weight_dtype: torch.dtype
     weight_int8: Tensor
     weight_scale: Tensor
 
     @property
     def weight(self) -> Tensor:
-        return dequantize(self.weight_int8, self.weight_scale, torch.float32, self.weight_axis)
+        return dequantize(self.weight_int8, self.weight_scale, self.weight_dtype, self.weight_axis)
+
+
+class Int8Recurrent(nn.Module):
+    """An LSTM or a GRU of one direction with int8 weights; one layer is dequantized at a time. Biases stay as they are.
+
+    Args:
+        recurrent: without weights; gives sizes and names.
+    """
+
+    def __init__(self, recurrent: nn.RNNBase) -> None:
+        super().__init__()
+        self.mode, self.layers, self.hidden = recurrent.mode, recurrent.num_layers, recurrent.hidden_size
+        self.batch_first = recurrent.batch_first
+        for name, parameter in recurrent.named_parameters():
+            if name.startswith("weight"):
+                empty = torch.empty(parameter.shape, dtype=torch.int8, device=parameter.device)
+                self.register_buffer(f"{name}_int8", empty)
+                self.register_buffer(f"{name}_scale", torch.empty(len(parameter), device=parameter.device))
+            else:
+                self.register_parameter(name, nn.Parameter(torch.empty_like(parameter), requires_grad=False))
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """As of `nn.LSTM` and `nn.GRU`, from a state of zeros."""
+        assert state is None, "it begins with zeros"
+        start = x.new_zeros(1, x.shape[0 if self.batch_first else 1], self.hidden)
+        hidden, cells = [], []
+        for layer in range(self.layers):
+            weights = [
+                dequantize(
+                    getattr(self, f"weight_{of}_l{layer}_int8"), getattr(self, f"weight_{of}_l{layer}_scale"), x.dtype
+                )
+                for of in ("ih", "hh")
+            ]
+            biases = [
+                getattr(self, f"bias_{of}_l{layer}") for of in ("ih", "hh") if hasattr(self, f"bias_{of}_l{layer}")
+            ]
+            rest = ([*weights, *biases], bool(biases), 1, 0.0, False, False, self.batch_first)
+            if self.mode == "LSTM":
+                x, last, cell = torch._VF.lstm(x, (start, start), *rest)
+                cells.append(cell)
+            else:
+                x, last = torch._VF.gru(x, start, *rest)
+            hidden.append(last)
+        return x, (torch.cat(hidden), torch.cat(cells)) if cells else torch.cat(hidden)
 
 
 @cache
@@ -151,54 +206,80 @@ def _stored_class(layer: Any) -> type[nn.Module]:
     return type(f"Int8{layer.__name__}", (Int8Weight, layer), {})
 
 
-def _store_convolution(layer: Any) -> None:
+def _store_convolution(layer: Any, dtype: torch.dtype) -> nn.Module:
     """Turns a convolution, of whatever subclass, into one whose weight is stored in int8."""
     weight = layer.weight
     axis = 1 if isinstance(layer, _ConvTransposeNd) else 0
     del layer.weight
     layer.__class__ = _stored_class(layer.__class__)
-    layer.weight_axis = axis
+    layer.weight_axis, layer.weight_dtype = axis, dtype
     layer.register_buffer("weight_int8", torch.empty(weight.shape, dtype=torch.int8, device=weight.device))
     layer.register_buffer("weight_scale", torch.empty(weight.shape[axis], dtype=torch.float32, device=weight.device))
+    return layer
 
 
-def convert(module: nn.Module, storage: Mapping[str, str], kernel: Callable[[str], Kernel]) -> int:
+def is_conv1d(layer: nn.Module) -> bool:
+    """GPT-2's linear layer, `transformers.pytorch_utils.Conv1D`: its weight is `[in, out]`, and it is no nn.Linear."""
+    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
+
+
+def _quantized(layer: Any, kernel: Callable[[], Kernel], dtype: torch.dtype) -> nn.Module | None:
+    """An empty int8 layer of the same shape, or None for what stays as it is."""
+    if isinstance(layer, _ConvNd):
+        return _store_convolution(layer, dtype)
+    if isinstance(layer, nn.Linear):
+        bias = layer.bias is not None
+        return Int8Linear(layer.in_features, layer.out_features, bias, kernel(), layer.weight.device, dtype)
+    if isinstance(layer, nn.Embedding):
+        return Int8Embedding(layer.num_embeddings, layer.embedding_dim, layer.weight.device, dtype)
+    if is_conv1d(layer):
+        inputs, outputs = layer.weight.shape
+        linear = Int8Linear(inputs, outputs, True, kernel(), layer.weight.device, dtype)
+        linear.transposed = True
+        return linear
+    if isinstance(layer, (nn.LSTM, nn.GRU)) and not layer.bidirectional and not layer.proj_size:
+        return Int8Recurrent(layer)
+    return None
+
+
+def convert(
+    module: nn.Module,
+    storage: Mapping[str, str],
+    kernel: Callable[[str], Kernel],
+    dtype: torch.dtype = torch.float32,
+) -> int:
     """Replaces the layers that are to be stored in int8 by empty quantized ones of the same shape.
 
     Args:
         module: built without weights; its children are replaced in place.
         storage: a layer's dotted name → how its weight is stored.
         kernel: a linear layer's dotted name → what multiplies it.
+        dtype: what the module computes in.
 
     Returns:
         How many layers were converted.
 
     Raises:
-        PrecisionError: nothing was converted.
+        PrecisionError: nothing was converted. What has no int8 form stays as it is; a load counts it.
     """
     converted = 0
     for name, layer in list(module.named_modules()):
-        if not isinstance(layer, (nn.Linear, nn.Embedding, _ConvNd)) or storage.get(name) != "int8":
+        if storage.get(name) != "int8":
+            continue
+        new = _quantized(layer, partial(kernel, name), dtype)
+        if new is None:
             continue
         converted += 1
-        if isinstance(layer, _ConvNd):
-            _store_convolution(layer)
-            continue
-        device = layer.weight.device
-        new: nn.Module = (
-            Int8Linear(layer.in_features, layer.out_features, layer.bias is not None, kernel(name), device)
-            if isinstance(layer, nn.Linear)
-            else Int8Embedding(layer.num_embeddings, layer.embedding_dim, device)
-        )
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, new)
+        if new is not layer:
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, new)
     if not converted:
         raise PrecisionError(f"int8 was asked for, and nothing in {type(module).__name__} could be converted.")
     return converted
 
 
 def is_int8(layer: nn.Module) -> bool:
-    return isinstance(layer, (Int8Linear, Int8Embedding, Int8Weight))
+    return isinstance(layer, (Int8Linear, Int8Embedding, Int8Weight, Int8Recurrent))
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ that a load leaves in memory. A new precision is a new entry in `STORAGE`; a new
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from chatterbox_nb.errors import PrecisionError, nearest
@@ -18,19 +18,29 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 # Components that only prepare a voice. They stay on disk until a clip is read, and leave again after it.
 ENCODERS = ("tokenizer", "speaker_encoder", "voice_encoder")
 
-# What is stored how. A kind that is not named keeps float32: norms, biases and small parameters are 0.1 % of the bytes.
+# What is stored otherwise than it is computed in. A kind that is not named is stored in its component's compute dtype:
+# of int8, norms, biases and small parameters are .1 % of the bytes.
 STORAGE: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "fp32": {},
-    "fp16": {"t3": {"*": "float16"}, "flow": {"*": "float16"}},
-    "bf16": {"t3": {"*": "bfloat16"}, "flow": {"*": "bfloat16"}},
+    "fp16": {},
+    "bf16": {},
     "int8": {
         "t3": {"linear": "int8", "conditioning": "int8", "head": "int8", "embedding": "int8", "position": "int8"},
         "flow": {"linear": "int8", "embedding": "int8", "conv": "int8"},
         "vocoder": {"conv": "int8"},
+        "voice_encoder": {"lstm": "int8"},
     },
 }
+# Rows of int8 that cost more than the quality gate allows (docs/quality.md): none.
+OFF_BY_DEFAULT: tuple[str, ...] = ()
+# What is computed in the plan's dtype. STFT, vocoder and encoders are float32 at every precision.
+COMPUTED = ("t3", "flow")
+COMPUTE = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # Matrices that are multiplied with a few rows at a time, once a token: here a kernel pays.
 DECODE_KINDS = {("t3", "linear"), ("t3", "head")}
+_X86 = ("x86_64", "amd64")
+# Output rows that a kernel wants a multiple of; a matrix is padded to it.
+ROW_MULTIPLES = {("mps", "int8pack"): 32}
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,10 @@ class TensorInfo:
         """What the package holds of it: float32, except BatchNorm's counters."""
         return 0 if self.kind == "table" else self.numel * (8 if self.kind == "counter" else 4)
 
-    def bytes_as(self, storage: str) -> int:
-        """Bytes in memory when stored so; int8 adds a float32 scale a row."""
-        return self.numel * BYTES[storage] + (4 * self.rows if storage == "int8" else 0)
+    def bytes_as(self, storage: str, multiple: int = 1) -> int:
+        """Bytes in memory when stored so; int8 adds a float32 scale a row. Rows are padded to a multiple."""
+        padding = -self.rows % multiple * (self.numel // self.rows) if multiple > 1 else 0
+        return (self.numel + padding) * BYTES[storage] + (4 * self.rows if storage == "int8" else 0)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,16 @@ class DeviceFacts:
     def kind(self) -> str:
         return self.name.split(":")[0]
 
+    @property
+    def native_bf16(self) -> bool:
+        """A GPU that computes bfloat16 itself; older ones say they can, and emulate it at a third of fp32's speed."""
+        return self.kind == "cuda" and tuple(map(int, self.capability.split("."))) >= (8, 0)
+
+    @property
+    def verified(self) -> bool:
+        """Whether this project has run on this kind of hardware."""
+        return self.kind == "cpu" and self.machine.lower() in _X86
+
 
 @dataclass(frozen=True)
 class Row:
@@ -108,6 +129,7 @@ class Row:
         kernel: what multiplies it, where that is not torch's own.
         tensors, bytes: how many, and what they take while resident or, on demand, while read.
         shipped_bytes: what the package holds of the same tensors.
+        layers, converted: how many layers hold them, and how many of those are in int8; counted after a load.
     """
 
     component: str
@@ -119,6 +141,13 @@ class Row:
     tensors: int
     bytes: int
     shipped_bytes: int
+    layers: int = 0
+    converted: int = 0
+
+    @property
+    def name(self) -> str:
+        """As it is switched off by: `flow.linear`."""
+        return f"{self.component}.{self.kind}"
 
     @property
     def resident_bytes(self) -> int:
@@ -127,12 +156,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """What each group of tensors becomes, and why: `why` this precision, `because` this kernel."""
+    """What each group of tensors becomes, and why: `why` this precision, `because` this kernel.
+
+    Args:
+        compute: the dtype of T3's and the flow's activations.
+        off: rows that int8 leaves as they are.
+    """
 
     precision: str
     device: str
     kernel: str
     rows: tuple[Row, ...]
+    compute: str = "float32"
+    off: tuple[str, ...] = ()
     why: str = ""
     because: str = ""
 
@@ -142,6 +178,7 @@ class Plan:
             f"{self.precision} on {self.device}"
             + (f": {self.why}" if self.why else "")
             + (f"; {self.because}" if self.because else "")
+            + (f"; not in int8: {', '.join(self.off)}" if self.off else "")
         )
 
     def row(self, component: str, kind: str) -> Row:
@@ -157,11 +194,6 @@ class Plan:
         """Bytes of everything the package loads, in float32."""
         return sum(row.shipped_bytes for row in self.rows)
 
-    @property
-    def compute(self) -> str:
-        """The dtype of T3's activations."""
-        return next((row.compute for row in self.rows if row.component == "t3" and row.compute), "float32")
-
 
 def plan(
     tensors: Iterable[TensorInfo],
@@ -169,6 +201,9 @@ def plan(
     device: DeviceFacts,
     kernel: str = "auto",
     why: str = "",
+    off: Sequence[str] = OFF_BY_DEFAULT,
+    compute: str = "auto",
+    keep_encoders: bool = False,
 ) -> Plan:
     """What each group of tensors becomes.
 
@@ -178,43 +213,67 @@ def plan(
         device: where it is to run.
         kernel: auto, plain, int8pack or dynamic; only int8 has a choice.
         why: how the precision was chosen, for the reason.
+        off: rows that int8 leaves as they are: `flow.linear`.
+        compute: auto, float32, float16 or bfloat16: what int8 computes in; only int8 has a choice.
+        keep_encoders: the encoders stay in memory between voices.
 
     Raises:
-        PrecisionError: an unknown precision or kernel, or a kernel this device does not have.
+        PrecisionError: an unknown precision, kernel or row, or a kernel this device does not have.
     """
     if precision not in PRECISIONS:
         raise PrecisionError(
             f"'{precision}' is not a precision; choose {', '.join(PRECISIONS)}.{nearest(precision, PRECISIONS)}"
         )
+    for name in off:
+        if name not in (rows := int8_rows()):
+            raise PrecisionError(f"int8 has no row '{name}'; it has {', '.join(rows)}.{nearest(name, rows)}")
     chosen, because = choose_kernel(precision, device, kernel)
+    off = tuple(off) if precision == "int8" else ()
+    computed = choose_compute(precision, device, compute)
 
     groups: dict[tuple[str, str, bool], list[TensorInfo]] = {}
     for tensor in tensors:
         groups.setdefault((tensor.component, tensor.kind, tensor.used), []).append(tensor)
-    rows = [_row(key, members, precision, chosen) for key, members in groups.items()]
-    return Plan(precision, device.name, chosen, tuple(rows), why, because)
+    draft = Plan(precision, device.name, chosen, (), computed, off, why, because)
+    return replace(draft, rows=tuple(_row(key, members, draft, keep_encoders) for key, members in groups.items()))
 
 
-def _row(key: tuple[str, str, bool], tensors: list[TensorInfo], precision: str, kernel: str) -> Row:
+def int8_rows() -> tuple[str, ...]:
+    """The rows that int8 stores in int8, each of which may be switched off."""
+    return tuple(
+        f"{component}.{kind}"
+        for component, kinds in STORAGE["int8"].items()
+        for kind, storage in kinds.items()
+        if storage == "int8"
+    )
+
+
+def _row(key: tuple[str, str, bool], tensors: list[TensorInfo], planned: Plan, keep_encoders: bool) -> Row:
     component, kind, used = key
-    storage = storage_of(component, kind, precision) if used else "unused"
+    storage = storage_of(component, kind, planned) if used else "unused"
     held = storage not in ("folded", "unused")
-    placement = "dropped" if not held else "on demand" if component in ENCODERS else "resident"
-    compute = storage if storage in ("float16", "bfloat16") else "float32"
+    parked = component in ENCODERS and not keep_encoders
+    kernel = planned.kernel if (component, kind) in DECODE_KINDS else "plain"
+    multiple = ROW_MULTIPLES.get((planned.device.split(":")[0], kernel), 1)
     return Row(
         component=component,
         kind=kind,
         storage=storage,
-        compute=compute if held else "",
-        placement=placement,
-        kernel=(kernel if (component, kind) in DECODE_KINDS else "plain") if storage == "int8" else "",
+        compute=compute_of(component, planned) if held else "",
+        placement="dropped" if not held else "on demand" if parked else "resident",
+        kernel=kernel if storage == "int8" else "",
         tensors=len(tensors),
-        bytes=sum(tensor.bytes_as(storage) for tensor in tensors) if held else 0,
+        bytes=sum(tensor.bytes_as(storage, multiple if storage == "int8" else 1) for tensor in tensors) if held else 0,
         shipped_bytes=sum(tensor.shipped_bytes for tensor in tensors),
     )
 
 
-def storage_of(component: str, kind: str, precision: str) -> str:
+def compute_of(component: str, planned: Plan) -> str:
+    """The dtype a component computes in."""
+    return planned.compute if component in COMPUTED else "float32"
+
+
+def storage_of(component: str, kind: str, planned: Plan) -> str:
     """How tensors of this component and kind are stored."""
     if kind == "gain":
         return "folded"
@@ -222,8 +281,51 @@ def storage_of(component: str, kind: str, precision: str) -> str:
         return "int64"
     if kind == "table":
         return "float32"
-    kinds = STORAGE[precision].get(component, {})
-    return kinds.get(kind, kinds.get("*", "float32"))
+    computed = compute_of(component, planned)
+    if f"{component}.{kind}" in planned.off:
+        return computed
+    return STORAGE[planned.precision].get(component, {}).get(kind, computed)
+
+
+def choose_compute(precision: str, device: DeviceFacts, asked: str = "auto") -> str:
+    """The dtype of T3's and the flow's activations; int8 computes in the device's half, on a CPU in float32."""
+    if precision != "int8":
+        if asked not in ("auto", COMPUTE[precision]):
+            raise PrecisionError(f"{precision} computes in {COMPUTE[precision]}, not {asked}. Only int8 has a choice.")
+        return COMPUTE[precision]
+    if asked not in ("auto", *COMPUTE.values()):
+        raise PrecisionError(f"'{asked}' is no dtype to compute in; choose auto, {', '.join(COMPUTE.values())}.")
+    if asked != "auto":
+        return asked
+    return "float32" if device.kind == "cpu" else "bfloat16" if device.native_bf16 else "float16"
+
+
+def candidates(device: DeviceFacts) -> tuple[tuple[str, str], ...]:
+    """What `auto` tries on a kind of device, the fastest first, and why. Each has passed the quality gate."""
+    small = ("int8", "the smallest")
+    if device.kind == "cpu":
+        return (("int8", "on a CPU int8 is the smallest and the fastest"),)
+    if device.native_bf16:
+        return (("bf16", f"this GPU computes bf16 natively (capability {device.capability})"), small)
+    if device.kind == "cuda":
+        return (("fp16", f"this GPU only emulates bf16 (capability {device.capability}, native from 8.0)"), small)
+    return (("fp16", f"on {device.kind} fp16 is the fastest, by its reputation: untested until someone runs it"), small)
+
+
+# Over its weights a model needs memory to work in, about this part of them.
+_WORKING_PART = 0.25
+
+
+def choose_precision(tensors: Sequence[TensorInfo], device: DeviceFacts) -> tuple[str, str]:
+    """What `auto` means for a model on a device: the fastest precision that fits its free memory. And why."""
+    *larger, smallest = candidates(device)
+    passed_over = ""
+    for precision, reason in larger:
+        needed = (1 + _WORKING_PART) * plan(tensors, precision, device).expected_bytes
+        if device.free_bytes is None or needed <= device.free_bytes:
+            return precision, passed_over + reason
+        passed_over += f"{precision} would need {needed / 1e9:.2f} GB and {device.free_bytes / 1e9:.2f} GB is free; "
+    return smallest[0], passed_over + smallest[1]
 
 
 def choose_kernel(precision: str, device: DeviceFacts, asked: str = "auto") -> tuple[str, str]:
@@ -236,15 +338,18 @@ def choose_kernel(precision: str, device: DeviceFacts, asked: str = "auto") -> t
         if asked not in ("auto", "plain"):
             raise PrecisionError(f"Kernel '{asked}' multiplies int8, not {precision}. Try --precision int8.")
         return "", ""
-    x86 = device.kind == "cpu" and device.machine.lower() in ("x86_64", "amd64")
+    machine = device.machine.lower()
+    x86 = device.kind == "cpu" and machine in _X86
+    arm = device.kind == "cpu" and machine in ("aarch64", "arm64")
     available = {
         "plain": True,
-        "int8pack": x86 and device.capability in ("AVX2", "AVX512"),
+        "int8pack": (x86 and device.capability in ("AVX2", "AVX512")) or arm or device.kind == "mps",
         "dynamic": x86 and device.vnni,
     }
     if asked == "auto":
         if available["int8pack"]:
-            return "int8pack", f"weights in int8 are multiplied by int8pack ({device.capability})"
+            where = device.capability if x86 else machine if arm else device.kind
+            return "int8pack", f"weights in int8 are multiplied by int8pack ({where})"
         return "plain", f"no faster int8 kernel for {device.kind} {device.machine} {device.capability}".rstrip()
     if asked not in available:
         raise PrecisionError(

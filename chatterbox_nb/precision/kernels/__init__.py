@@ -8,10 +8,13 @@ once after a load, `unpack` gives the plain weights back, and `multiply(x, packe
 
 from __future__ import annotations
 
+import platform
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from chatterbox_nb.precision.plan import DeviceFacts
 
 Packed = tuple[Tensor, ...]
 
@@ -31,11 +34,17 @@ class Kernel(Protocol):
         """`[M, K]` to `[M, N]` in the dtype of `x`."""
 
 
-def get(name: str) -> Kernel:
-    """The kernel of that name, as `plan.choose_kernel` chose it."""
-    from chatterbox_nb.precision.kernels import plain, x86
+def get(name: str, device: DeviceFacts | None = None) -> Kernel:
+    """The kernel of that name, as `plan.choose_kernel` chose it, for a device; None is this machine's CPU."""
+    from chatterbox_nb.precision.kernels import packed, plain, x86
 
+    kind = device.kind if device else "cpu"
+    machine = (device.machine if device else platform.machine()).lower()
     kernels: dict[str, type[Kernel]] = {"plain": plain.Plain, "int8pack": x86.Int8Pack, "dynamic": x86.Dynamic}
+    if name == "int8pack" and kind == "mps":
+        return packed.Int8PackMps()
+    if name == "int8pack" and machine in ("aarch64", "arm64"):
+        return packed.Int8PackArm()
     return kernels[name]()
 
 

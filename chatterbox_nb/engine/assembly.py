@@ -1,0 +1,164 @@
+"""Modules put together by the plan, on the meta device, and how they are filled: T3 is ours, the rest the package's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from chatterbox_nb.checkpoint import loader, reference
+from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.loader import Fill
+from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.tensorfile import TensorFile
+from chatterbox_nb.engine import conditioning, flow, vocoder
+from chatterbox_nb.engine.conditioning import Encoders
+from chatterbox_nb.engine.nets import t3 as t3_net
+from chatterbox_nb.engine.nets.t3 import T3
+from chatterbox_nb.errors import PrecisionError
+from chatterbox_nb.events import CancelToken, Observer, Progress
+from chatterbox_nb.precision import kernels, layers
+from chatterbox_nb.precision.plan import COMPUTED, DeviceFacts, Plan, TensorInfo, storage_of
+
+# The files that hold tensors, and which of them each component that stays in memory comes from.
+TENSOR_FILES = ("t3", "s3gen", "voice_encoder")
+RESIDENT = {"t3": "t3", "flow": "s3gen", "vocoder": "s3gen"}
+_PREFIX = {"flow": "flow.", "vocoder": "mel2wav.", "tokenizer": "tokenizer.", "speaker_encoder": "speaker_encoder."}
+
+Modules = dict[str, nn.Module]
+Fills = dict[str, list[Fill]]
+
+
+def assemble(
+    spec: ModelSpec, built: reference.Modules, tensors: Iterable[TensorInfo], planned: Plan, device: DeviceFacts
+) -> tuple[Modules, Fills]:
+    """The modules that stay in memory, as the plan wants them and without weights, and how each is filled.
+
+    Args:
+        built: used up; build another for another model.
+
+    Raises:
+        PrecisionError: a layer that the plan stores in int8 has no int8 form.
+    """
+    s3gen: Any = built.s3gen
+    with torch.device("meta"):
+        t3 = T3(spec.t3, built.t3.cond_enc).eval()  # type: ignore[arg-type]
+    conditioning.own_attention(t3.conditioning_encoder)
+    loader.fold_weight_norms(s3gen.mel2wav)
+    vocoder.own_upsampling(s3gen.mel2wav)
+    flow.own_constants(s3gen.flow)
+    modules: Modules = {"t3": t3, "flow": s3gen.flow, "vocoder": s3gen.mel2wav}
+    dtype = getattr(torch, planned.compute)
+    for component in COMPUTED:
+        modules[component].to(dtype)
+    fills: Fills = {"t3": t3_net.fills(spec.t3, t3.conditioning_encoder)}
+    fills |= {name: loader.plain_fills(modules[name], _PREFIX[name]) for name in ("flow", "vocoder")}
+    fast, plain = kernels.get(planned.kernel or "plain", device), kernels.get("plain")
+    for component, module in modules.items():
+        kernel = fast if component == "t3" else plain
+        _convert(component, module, fills[component], tensors, planned, kernel)
+    return modules, fills
+
+
+def _convert(
+    component: str,
+    module: nn.Module,
+    fills: Iterable[Fill],
+    tensors: Iterable[TensorInfo],
+    planned: Plan,
+    fast: kernels.Kernel | None = None,
+) -> None:
+    """Puts quantized layers where the plan wants them."""
+    kinds = {tensor.name: tensor.kind for tensor in tensors if tensor.component == component}
+    stored = {
+        fill.target.rpartition(".")[0]: storage_of(component, kinds[fill.sources[-1]], planned)
+        for fill in fills
+        if fill.target.rpartition(".")[2].startswith("weight")
+    }
+    if "int8" not in stored.values():
+        return
+    plain = kernels.get("plain")
+
+    def kernel_of(name: str) -> kernels.Kernel:
+        return fast if fast is not None and name.startswith(t3_net.DECODED) else plain
+
+    dtype = getattr(torch, planned.compute) if component in COMPUTED else torch.float32
+    layers.convert(module, stored, kernel_of, dtype)
+
+
+def fill(
+    modules: Mapping[str, nn.Module],
+    fills: Mapping[str, list[Fill]],
+    opened: Mapping[str, TensorFile],
+    device: str,
+    observer: Observer,
+    cancel: CancelToken | None,
+) -> None:
+    """Reads every tensor from the checkpoint's files, and tells how far it is by bytes."""
+    total = sum(
+        opened[RESIDENT[component]].entries[source].length
+        for component, listed in fills.items()
+        for fill in listed
+        for source in fill.sources
+    )
+    done = 0
+
+    def on_fill(component: str, file: TensorFile, fill: Fill) -> None:
+        nonlocal done
+        done += sum(file.entries[source].length for source in fill.sources)
+        observer(Progress("weights", done, total, fraction=done / total, detail=component))
+
+    for component, module in modules.items():
+        file = opened[RESIDENT[component]]
+        loader.load(module, file, fills[component], torch.device(device), partial(on_fill, component, file), cancel)
+
+
+def read_encoders(
+    spec: ModelSpec, files: Files, tensors: Iterable[TensorInfo], planned: Plan
+) -> tuple[Encoders, Fills]:
+    """The networks that read a clip, on the CPU and in float32 but for what the plan stores in int8."""
+    tensors = tuple(tensors)
+    modules = reference.build(spec)
+    s3gen: Any = modules.s3gen
+    parts: Modules = {
+        "tokenizer": s3gen.tokenizer,
+        "speaker_encoder": s3gen.speaker_encoder,
+        "voice_encoder": modules.voice_encoder,
+    }
+    fills: Fills = {}
+    absent: set[str] = set()
+    for component, module in parts.items():
+        with TensorFile(files.path("voice_encoder" if component == "voice_encoder" else "s3gen")) as file:
+            prefix = _PREFIX.get(component, "")
+            lacking = {name.removeprefix(prefix) for name in spec.optional if name not in file.entries}
+            absent |= lacking if component == "tokenizer" else set()
+            _leave_out(module, {*(lacking if component == "tokenizer" else ()), *spec.unused})
+            fills[component] = loader.plain_fills(module, prefix)
+            _convert(component, module, fills[component], tensors, planned)
+            loader.load(module, file, fills[component], torch.device("cpu"))
+    conditioning.own_constants(parts["tokenizer"], absent)
+    return Encoders(**parts), fills
+
+
+def _leave_out(module: nn.Module, names: Iterable[str]) -> None:
+    """Takes away parameters that the file lacks or inference never reads, and BatchNorm's counters."""
+    for name in names:
+        if hasattr(module, name):
+            setattr(module, name, None)
+    for layer in module.modules():
+        if getattr(layer, "num_batches_tracked", None) is not None:
+            layer.num_batches_tracked = None  # type: ignore[assignment]
+
+
+def check_converted(rows: Iterable[Any]) -> None:
+    """Holds what was found in memory against the plan: int8 that was promised is int8.
+
+    Raises:
+        PrecisionError: layers of an int8 row were left as they are.
+    """
+    for row in rows:
+        if row.storage == "int8" and row.placement == "resident" and row.converted != row.layers:
+            raise PrecisionError(f"{row.name}: {row.converted} of {row.layers} layers are in int8. This is a bug.")
