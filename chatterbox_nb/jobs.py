@@ -7,6 +7,7 @@ CUDA graphs, thread pools and random state then have one owner. `submit` gives a
 from __future__ import annotations
 
 import queue
+import re
 import sys
 import threading
 import traceback
@@ -28,13 +29,20 @@ _WAIT_SLICE_SECONDS = 0.1
 
 @dataclass(eq=False)
 class Job(Generic[T]):
-    """Work on the model thread: wait for its `result`, `cancel` it, look at its `latest` progress."""
+    """Work on the model thread: wait for its `result`, `cancel` it, look at its `latest` progress.
+
+    `device`, `needs` and `cure` are what an error tells when memory runs out: where, how many bytes the work needs at
+    the least, and what to try. The work sets them as it comes to know them.
+    """
 
     label: str
     work: Callable[[Job[T]], T]
     observer: Observer | None = None
     cancel_token: CancelToken = field(default_factory=CancelToken)
     latest: Progress | None = None
+    device: str = "cpu"
+    needs: int | None = None
+    cure: str = "Try %tts_load --precision int8, or close other notebooks."
     _future: Future[T] = field(default_factory=Future)
 
     def observe(self, progress: Progress) -> None:
@@ -152,7 +160,7 @@ class ModelThread:
             with torch.inference_mode():
                 outcome = job.work(job)
         except BaseException as error:
-            failure = _in_one_line(error)
+            failure = in_one_line(error, job)
         # Outside of the handler: a failure raised in it would keep the frames, and so the tensors, of what failed.
         with self._lock:
             self._running = None
@@ -173,16 +181,12 @@ class ModelThread:
         return observe
 
 
-def _in_one_line(error: BaseException) -> BaseException:
+def in_one_line(error: BaseException, job: Job[Any]) -> BaseException:
     """The error a caller is to see: ours as it is, others as one that says what to do. Without frames."""
     if isinstance(error, TTSError):
         kept: BaseException = error
     elif _out_of_memory(error):
-        reading = usage.read("cpu")
-        free = f"{reading.device_free / 1e9:.2f} GB is free. " if reading.device_free is not None else ""
-        kept = OutOfMemory(
-            f"Out of memory: {str(error).splitlines()[0]} {free}Try %tts_load --precision int8, or a shorter text."
-        )
+        kept = OutOfMemory(_told(error, job))
     else:
         details = "".join(traceback.format_exception(error))
         where = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
@@ -199,5 +203,23 @@ def _out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or (
+            isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+        )
     )
+
+
+_ASKED = re.compile(r"allocate (\d+(?:\.\d*)?) ?(bytes|[KMGT]i?B)", re.IGNORECASE)
+_UNITS = {"bytes": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def _told(error: BaseException, job: Job[Any]) -> str:
+    """What memory ran out for: where, needed and free bytes, and what to try."""
+    stage = f", {job.latest.stage}" if job.latest else ""
+    needed = [f"{job.label} needs at least {job.needs / 1e9:.3g} GB"] if job.needs else []
+    if found := _ASKED.search(str(error)):
+        asked = float(found[1]) * _UNITS[found[2].lower() if found[2] == "bytes" else found[2][0].lower()]
+        needed.append(f"{asked / 1e9:.3g} GB more were asked for")
+    free = usage.read(job.device).allocatable
+    known = f"{free / 1e9:.3g} GB is free" if free is not None else "how much is free is not known"
+    return f"Out of memory on {job.device} ({job.label}{stage}): {'; '.join([*needed, known])}. {job.cure}"

@@ -6,7 +6,7 @@ Magics, panels and Python code share it; all work on it is a job of its thread (
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,21 @@ from chatterbox_nb import settings, usage
 from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.errors import NotLoaded
 from chatterbox_nb.events import CancelToken, Observer, Progress
-from chatterbox_nb.jobs import Job, ModelThread
+from chatterbox_nb.jobs import Job, ModelThread, in_one_line
 from chatterbox_nb.shown import Shown
 from chatterbox_nb.usage import MemoryReading
 
 if TYPE_CHECKING:
-    from chatterbox_nb.engine.model import Model
+    from chatterbox_nb.checkpoint.catalog import ModelSpec
+    from chatterbox_nb.checkpoint.source import Files
+    from chatterbox_nb.engine.model import Model, Prepared
     from chatterbox_nb.engine.report import LoadReport
+    from chatterbox_nb.precision.plan import DeviceFacts, Plan
 
 # A model of fewer parameters than this is slower with every further thread (one thread keeps 100 times the speed of
 # two when the machine is busy).
 _ONE_THREAD_PARAMETERS = 50_000_000
+_LOADING = 1.1  # what a load takes for a moment, in parts of what stays
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,13 +37,14 @@ class ModelInfo(Shown):
     """What is loaded.
 
     Args:
-        precision: fp32, int8.
+        precision: fp32, fp16, bf16, int8.
         quantization: "int8" or "none".
         dtype: of T3's activations.
         kernel: what multiplies int8 in the decode loop; empty without int8.
         bytes_by_component: of the tensors in memory.
         reason: why this precision and kernel.
-        verified: whether this kind of device was run by the project.
+        int8_off: rows that int8 leaves as they are.
+        verified: whether the project has run on this kind of hardware.
     """
 
     model: str
@@ -53,11 +58,29 @@ class ModelInfo(Shown):
     source: str
     weights: str
     reason: str
+    int8_off: tuple[str, ...]
     verified: bool
 
     @property
     def bytes(self) -> int:
         return sum(self.bytes_by_component.values())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a load was asked for, checked as far as it can be without a model."""
+
+    model: str
+    precision: str
+    why: str
+    automatic: bool  # the precision is `auto`'s choice
+    device: str
+    source: str | Path | None
+    kernel: str
+    off: tuple[str, ...]
+    keep_encoders: bool
+    downloads: Path | None
+    cache: Path | None
 
 
 class Manager(ModelThread):
@@ -67,7 +90,9 @@ class Manager(ModelThread):
         super().__init__(after_failure=lambda: usage.release(self.device))
         self.model: Model | None = None
         self._key: tuple[Any, ...] | None = None
+        self._asked: Asked | None = None
         self._peak_bytes: int | None = None
+        self._takes = 0
 
     @property
     def device(self) -> str:
@@ -90,6 +115,7 @@ class Manager(ModelThread):
         device: str | None = None,
         source: str | Path | None = None,
         kernel: str | None = None,
+        int8_off: Sequence[str] | str | None = None,
         observer: Observer | None = None,
         cancel: CancelToken | None = None,
         wait: bool = True,
@@ -101,51 +127,109 @@ class Manager(ModelThread):
         name = settings.value_of("model", model)
         catalog.spec(name)  # an unknown name is refused before torch is imported
         wanted, why = settings.precision_asked(precision)
-        where = settings.value_of("device", device)
-        kernel = settings.value_of("kernel", kernel)
-        cache = settings.value_of("model_dir")
+        asked = Asked(
+            model=name,
+            precision=wanted,
+            why=why,
+            automatic=wanted == "auto",
+            device=settings.value_of("device", device),
+            source=source,
+            kernel=settings.value_of("kernel", kernel),
+            off=settings.value_of("int8_off", int8_off),
+            keep_encoders=settings.value_of("keep_encoders"),
+            downloads=settings.value_of("model_dir"),
+            cache=settings.value_of("cache_dir") if settings.value_of("cache") else None,
+        )
+        return self.submit(f"loading {name}", lambda job: self._load(job, asked), observer, cancel, wait)
 
-        def work(job: Job[LoadReport]) -> LoadReport:
-            return self._load(job, name, wanted, why, where, source, kernel, cache)
-
-        return self.submit(f"loading {name}", work, observer, cancel, wait)
-
-    def _load(
-        self,
-        job: Job[Any],
-        name: str,
-        precision: str,
-        why: str,
-        where: str,
-        source: Any,
-        kernel: str,
-        cache: Path | None,
-    ) -> LoadReport:
+    def _load(self, job: Job[Any], asked: Asked) -> LoadReport:
         from chatterbox_nb.checkpoint import source as sources
         from chatterbox_nb.engine import model as engine
-        from chatterbox_nb.precision import device as devices
 
         tell = self.teller(job)
-        tell(Progress("find", detail=name))
-        spec, files = sources.find(name, source, cache, observer=tell, cancel=job.cancel_token)
-        facts = devices.facts(devices.resolve(where))
-        if precision == "auto":
-            precision, because = devices.automatic_precision(facts)
-            why = f"auto, {because}"
-        key = (spec, files.stamp, precision, facts.name, kernel)
-        if self.model is not None and key == self._key:
-            planned = replace(self.model.plan, why=why)
+        tell(Progress("find", detail=asked.model))
+        spec, files = sources.find(asked.model, asked.source, asked.downloads, observer=tell, cancel=job.cancel_token)
+        facts = self._facts(asked.device)
+        job.device = facts.name
+        asked = self._resolved(asked, spec, facts)
+        if self.model is not None and self._key == _key(asked, spec, files, facts):
+            planned = replace(self.model.plan, why=asked.why)
             self.model.plan, self.model.report = planned, replace(self.model.report, plan=planned)
             return self.model.report
-        if self.model is not None and not _fits_beside(files.paths, facts.free_bytes):
+        prepared = _prepare(asked, spec, files, facts, tell, job.cancel_token)
+        asked = replace(asked, precision=prepared.plan.precision)
+        job.needs, job.cure = prepared.plan.expected_bytes, _cure(prepared.plan.precision, spec.name)
+        prepared.check_room(facts.free_bytes)
+        before = self._asked if self.model is not None and not self._fits_beside(prepared.plan, facts) else None
+        if before is not None:
             self._drop()
-        fresh = engine.load(spec, files, precision, facts, kernel, why, tell, job.cancel_token)
-        self.model, self._key = fresh, key
+        failure: BaseException | None = None
+        try:
+            fresh = engine.finish(prepared)
+        except BaseException as error:
+            failure = in_one_line(error, job)
+        if failure is not None:
+            del prepared
+            if before is not None:
+                self._restore(before, tell, failure)
+            raise failure
+        self._take_on(fresh, asked, _key(asked, spec, files, facts))
+        tell(Progress("loaded", detail=spec.name))
+        return fresh.report
+
+    def _facts(self, device: str) -> DeviceFacts:
+        """A device with the memory that is free for another model: what the one that is loaded has counts as free."""
+        from chatterbox_nb.precision import device as devices
+
+        name = devices.resolve(device)
+        devices.wake(name)
+        found = devices.facts(name)
+        if found.free_bytes is None or self.model is None or self.device != name:
+            return found
+        return replace(found, free_bytes=found.free_bytes + self.model.report.bytes)
+
+    def _resolved(self, asked: Asked, spec: ModelSpec, facts: DeviceFacts) -> Asked:
+        """With `auto` resolved, where the loaded model's tensors are those of the one that is asked for.
+
+        What `auto` chose before stays chosen: it fits, since it is there.
+        """
+        from chatterbox_nb.precision.plan import choose_precision
+
+        if not asked.automatic or self.model is None or self._asked is None or self.model.spec != spec:
+            return asked
+        if self._asked.automatic and self.device == facts.name:
+            return replace(asked, precision=self._asked.precision, why=self.model.plan.why)
+        precision, because = choose_precision(self.model.tensors, facts)
+        return replace(asked, precision=precision, why=f"auto, {because}")
+
+    def _fits_beside(self, planned: Plan, facts: DeviceFacts) -> bool:
+        """Whether a model fits while the loaded one is still there."""
+        assert self.model is not None
+        there = self.model.report.bytes if self.device == facts.name else 0
+        return facts.free_bytes is None or _LOADING * planned.expected_bytes < facts.free_bytes - there
+
+    def _restore(self, before: Asked, tell: Observer, failure: BaseException) -> None:
+        """Loads again what was dropped for a load that failed, and adds to the failure what came of it."""
+        from chatterbox_nb.checkpoint import source as sources
+        from chatterbox_nb.engine import model as engine
+
+        usage.release(self.device)
+        tell(Progress("find", detail=f"{before.model}, which was loaded before"))
+        told = f"{before.model} at {before.precision} is loaded again."
+        try:
+            spec, files = sources.find(before.model, before.source, before.downloads)
+            facts = self._facts(before.device)
+            restored = engine.finish(_prepare(before, spec, files, facts, tell, None))
+            self._take_on(restored, before, _key(before, spec, files, facts))
+        except BaseException as error:
+            told = f"{before.model}, which was loaded before, could not be loaded again ({type(error).__name__})."
+        failure.args = (f"{failure} {told}", *failure.args[1:])
+
+    def _take_on(self, fresh: Model, asked: Asked, key: tuple[Any, ...]) -> None:
+        self.model, self._key, self._asked = fresh, key, asked
         self._use_threads(fresh)
         self._peak_bytes = usage.process_bytes()
         usage.release(self.device)
-        tell(Progress("loaded", detail=spec.name))
-        return fresh.report
 
     def unload(self, wait: bool = True) -> Job[int]:
         """Drops the model and gives its memory back. The result is the bytes its tensors had."""
@@ -160,7 +244,7 @@ class Manager(ModelThread):
 
     def _drop(self) -> None:
         device = self.device
-        self.model = self._key = None
+        self.model = self._key = self._asked = None
         usage.release(device)
 
     def _use_threads(self, model: Model) -> None:
@@ -184,12 +268,19 @@ class Manager(ModelThread):
             restore.start()
             restore.join()
 
-    def took(self, peak_bytes: int) -> None:
-        """A take tells its peak of process memory."""
+    def took(self, peak_bytes: int | None, cleanup_every: int, clear_every: int) -> None:
+        """A take tells that it is done, its peak of memory, and after how many takes memory is given back."""
         self._peak_bytes = peak_bytes
+        self._takes += 1
+        if cleanup_every and self._takes % cleanup_every == 0:
+            usage.collect()
+        if clear_every and self._takes % clear_every == 0:
+            usage.empty_cache(self.device)
 
     def info(self) -> ModelInfo:
         """What is loaded. Raises NotLoaded."""
+        from chatterbox_nb.precision import device as devices
+
         model = self.loaded()
         plan = model.plan
         return ModelInfo(
@@ -204,7 +295,8 @@ class Manager(ModelThread):
             source=model.files.origin,
             weights=model.report.weights,
             reason=plan.reason,
-            verified=plan.device == "cpu",
+            int8_off=plan.off,
+            verified=devices.facts(plan.device).verified,
         )
 
     def memory(self) -> MemoryReading:
@@ -233,6 +325,24 @@ def _host_threads() -> int:
     return found[0]
 
 
-def _fits_beside(paths: Mapping[str, Path], free: int | None) -> bool:
-    """Whether a second model fits while the first is still there, at most as large as its files."""
-    return free is None or sum(path.stat().st_size for path in paths.values()) < free
+def _key(asked: Asked, spec: ModelSpec, files: Files, facts: DeviceFacts) -> tuple[Any, ...]:
+    """What has to be equal for a model not to be loaded again."""
+    return spec, files.stamp, asked.precision, facts.name, asked.kernel, asked.off, asked.keep_encoders
+
+
+def _prepare(
+    asked: Asked, spec: ModelSpec, files: Files, facts: DeviceFacts, tell: Observer, cancel: CancelToken | None
+) -> Prepared:
+    from chatterbox_nb.checkpoint.cache import QuantizedCache
+    from chatterbox_nb.engine import model as engine
+
+    return engine.prepare(
+        spec, files, asked.precision, facts, asked.kernel, asked.why, tell, cancel,
+        off=asked.off, keep_encoders=asked.keep_encoders, cache=QuantizedCache(asked.cache) if asked.cache else None,
+    )  # fmt: skip
+
+
+def _cure(precision: str, name: str) -> str:
+    if precision == "int8":
+        return "Close other programs or notebooks, or %tts_unload first."
+    return f"Try %tts_load {name} --precision int8."

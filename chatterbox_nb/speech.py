@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ def load(
     device: str | None = None,
     source: str | Path | None = None,
     kernel: str | None = None,
+    int8_off: Sequence[str] | str | None = None,
     observer: Observer | None = None,
     wait: bool = True,
 ) -> LoadReport:
@@ -41,10 +42,11 @@ def load(
 
     Args:
         model: a name of the catalog: "demo", "english".
-        precision: "auto", "fp32" or "int8".
+        precision: "auto", "fp32", "fp16", "bf16" or "int8".
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         source: a folder or a hub repo `owner/name`; None is the model's own.
         kernel: how int8 is multiplied: "auto", "plain", "int8pack", "dynamic".
+        int8_off: rows that int8 leaves as they are: "flow.linear", or several.
         observer: told of progress, on the model thread.
         wait: False raises Busy when the model is at work.
 
@@ -54,7 +56,7 @@ def load(
     Raises:
         CheckpointError, PrecisionError, SettingError, OutOfMemory, Busy, Cancelled.
     """
-    return manager.get().load(model, precision, device, source, kernel, observer, wait=wait).wait()
+    return manager.get().load(model, precision, device, source, kernel, int8_off, observer, wait=wait).wait()
 
 
 def unload() -> None:
@@ -172,6 +174,8 @@ class _Asked:
         limit = settings.value_of("max_total")
         if len(self.request.text) > limit:
             raise TextError(f"The text has {len(self.request.text):,} characters; MAX_TOTAL_LENGTH allows {limit:,}.")
+        self.monitored = settings.value_of("monitoring")
+        self.cleanup = settings.value_of("cleanup_interval"), settings.value_of("cuda_cache_interval")
         self.chunks = texts.chunks(self.request.text, model.spec.text, self.request.max_chunk)
 
 
@@ -195,13 +199,16 @@ def _seed(seed: int | None) -> int:
 
 def _take(model: Model, asked: _Asked, job: Job[Take], on_chunk: Callable[[Take], None] | None) -> Take:
     from chatterbox_nb.engine.noise import StageNoise
-    from chatterbox_nb.engine.pipeline import Speaker
+    from chatterbox_nb.engine.pipeline import Speaker, working_bytes
     from chatterbox_nb.engine.sampling import Sampling
 
     tell = manager.get().teller(job)
-    with PeakMeter() as meter:
+    job.device, job.needs = model.plan.device, model.parked_bytes
+    job.cure = "Try %tts_load --precision int8, or a shorter text (MAX_CHUNK_LENGTH)."
+    with PeakMeter(model.plan.device, active=asked.monitored) as meter:
         voice = library.resolve(model, asked.voice, job)
         request = replace(asked.request, voice=voice)
+        job.needs = working_bytes(model, [chunk.text for chunk in asked.chunks], request.cfg_weight > 0)
         sampling = Sampling(
             request.cfg_weight, request.temperature, request.min_p, request.top_p, request.repetition_penalty
         )
@@ -217,7 +224,7 @@ def _take(model: Model, asked: _Asked, job: Job[Take], on_chunk: Callable[[Take]
                     on_chunk(compose([chunk], first=len(spoken) - 1))
         except Cancelled:
             stopped = True
-    manager.get().took(meter.peak)
+    manager.get().took(meter.peak or None, *asked.cleanup)
     if stopped:
         kept = compose(spoken, cancelled=True) if spoken else None
         seconds = f" ({kept.duration:.1f} s)" if kept else ""
@@ -249,7 +256,7 @@ class _Composer:
             ),
             finish=max(finishes, key=_WORST.index),
             seconds={stage: sum(chunk.seconds.get(stage, 0.0) for chunk in spoken) for stage in stages},
-            peak_bytes=max(0, self.meter.peak - self.meter.start),
+            peak_bytes=self.meter.growth,
             warnings=self._warnings(spoken, first),
             model=spec.name,
             precision=self.model.plan.precision,

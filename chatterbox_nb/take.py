@@ -77,7 +77,7 @@ class Take(Shown):
         sample_rate: Hz.
         finish: "stop" when every chunk ended by itself; "budget" or "limit" when one had to be ended; "cancelled".
         seconds: of work by stage.
-        peak_bytes: highest growth of the process while it was made.
+        peak_bytes: highest growth of memory on its device while it was made (on a CPU: of the process), if monitored.
         warnings: what the listener should know.
         weights: SHA-256 of the model's weights.
     """
@@ -88,7 +88,7 @@ class Take(Shown):
     chunks: tuple[TakeChunk, ...]
     finish: str
     seconds: Mapping[str, float]
-    peak_bytes: int
+    peak_bytes: int | None
     warnings: tuple[str, ...]
     model: str
     precision: str

@@ -12,6 +12,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from chatterbox_nb.shown import Shown
 
@@ -25,7 +26,7 @@ class MemoryReading(Shown):
         process: resident memory of this process.
         allocated: held by tensors on the device (on a CPU: by the loaded model's tensors).
         reserved: held by the device's allocator.
-        peak: highest `allocated` since the model was loaded (on a CPU: highest `process` of the last load or take).
+        peak: highest `allocated` of this process (on a CPU, and on MPS: of the last load or take).
         device_used: used on the device by every process (on a CPU: in the machine).
         device_total: size of the device's memory (on a CPU: of the machine's).
     """
@@ -43,6 +44,13 @@ class MemoryReading(Shown):
         if self.device_total is None or self.device_used is None:
             return None
         return self.device_total - self.device_used
+
+    @property
+    def allocatable(self) -> int | None:
+        """Free memory, and what the device's allocator holds without using it."""
+        if self.device_free is None:
+            return None
+        return self.device_free + (self.reserved - self.allocated if self.reserved and self.allocated else 0)
 
 
 def process_bytes() -> int:
@@ -63,7 +71,7 @@ def read(device: str = "cpu", tensors: int | None = None, peak: int | None = Non
 
     process = process_bytes()
     torch = sys.modules.get("torch")
-    if device.startswith("cuda") and torch is not None and torch.cuda.is_initialized():
+    if device.startswith("cuda") and torch is not None and _has_context(torch, device):
         free, total = torch.cuda.mem_get_info(device)
         return MemoryReading(
             device,
@@ -91,42 +99,63 @@ def read(device: str = "cpu", tensors: int | None = None, peak: int | None = Non
     )
 
 
-def free_bytes(device: str) -> int | None:
-    """What is left on the device for a model, or None where nobody can tell."""
-    return read(device).device_free
+def _has_context(torch: Any, device: str) -> bool:
+    """Whether this process has a CUDA context on that device; asking for its memory would make one, of 300 MB."""
+    index = int(device.partition(":")[2] or 0)
+    return bool(torch.cuda.is_initialized() and torch._C._cuda_hasPrimaryContext(index))
 
 
 def release(device: str = "cpu") -> None:
-    """Gives unused memory back: Python's, the device allocator's, the C library's."""
+    """Gives unused memory back: Python's, the C library's, the device allocator's."""
+    collect()
+    empty_cache(device)
+
+
+def collect() -> None:
+    """Gives back what Python and the C library hold without using it."""
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and device.startswith("cuda") and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    if torch is not None and device.startswith("mps"):
-        torch.mps.empty_cache()
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # musl has no malloc_trim
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def empty_cache(device: str) -> None:
+    """Gives back what the device's allocator holds without using it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and device.startswith("cuda") and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch is not None and device.startswith("mps"):
+        torch.mps.empty_cache()
+
+
 class PeakMeter:
-    """The highest resident memory of this process while the block runs, sampled on a thread of its own.
+    """The most memory in use while the block runs, sampled on a thread of its own.
 
     with PeakMeter() as meter: work()
     meter.peak   # bytes;  meter.start, meter.end  # bytes when the block was entered and left
+
+    Args:
+        device: on a GPU, bytes allocated on it are sampled; on a CPU, resident memory of this process.
+        active: False measures nothing, and all three stay 0.
     """
 
-    def __init__(self, interval_seconds: float = 0.02) -> None:
-        self.interval_seconds = interval_seconds
+    def __init__(self, device: str = "cpu", interval_seconds: float = 0.02, active: bool = True) -> None:
+        self.device, self.interval_seconds, self.active = device, interval_seconds, active
         self.start = self.peak = self.end = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def growth(self) -> int | None:
+        """How far memory rose over its start; None when nothing was measured."""
+        return max(0, self.peak - self.start) if self.active else None
+
     def __enter__(self) -> PeakMeter:
-        self._stop.clear()
-        self.start = self.peak = process_bytes()
-        self._thread = threading.Thread(target=self._sample, name="chatterbox-nb peak meter", daemon=True)
-        self._thread.start()
+        if self.active:
+            self._stop.clear()
+            self.start = self.peak = self._now()
+            self._thread = threading.Thread(target=self._sample, name="chatterbox-nb peak meter", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(
@@ -135,9 +164,17 @@ class PeakMeter:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        self.end = process_bytes()
-        self.peak = max(self.peak, self.end)
+            self.end = self._now()
+            self.peak = max(self.peak, self.end)
+
+    def _now(self) -> int:
+        torch = sys.modules.get("torch")
+        if self.device.startswith("cuda") and torch is not None and _has_context(torch, self.device):
+            return int(torch.cuda.memory_allocated(self.device))
+        if self.device.startswith("mps") and torch is not None:
+            return int(torch.mps.current_allocated_memory())
+        return process_bytes()
 
     def _sample(self) -> None:
         while not self._stop.wait(self.interval_seconds):
-            self.peak = max(self.peak, process_bytes())
+            self.peak = max(self.peak, self._now())

@@ -50,7 +50,7 @@ def test_the_environment_chooses_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_DTYPE", "float32")
     report = tts.load("demo")
     assert report.plan.precision == "int8"
-    assert "USE_INT8_QUANTIZATION is set, over MODEL_DTYPE=float32" in report.plan.reason
+    assert "USE_INT8_QUANTIZATION is set in the environment, over MODEL_DTYPE=float32" in report.plan.reason
 
 
 def test_info_says_what_is_loaded(loaded: manager.Manager) -> None:
@@ -130,7 +130,7 @@ def test_a_model_that_does_not_fit_is_refused_with_numbers(
     real = device.facts
     monkeypatch.setattr(device, "facts", lambda name: replace(real(name), free_bytes=1_000_000))
     with pytest.raises(
-        OutOfMemory, match=r"needs 0\.03 GB, 0\.00 GB is free on cpu\. Try %tts_load demo --precision int8"
+        OutOfMemory, match=r"needs 0\.03 GB, 0\.01 GB is free on cpu\. Try %tts_load demo --precision int8"
     ):
         tts.load("demo", precision="fp32")
 
@@ -210,6 +210,89 @@ def test_switching_ten_times_does_not_grow() -> None:
         tts.load("demo", precision="int8")
         tts.load("demo", precision="fp32")
     assert usage.process_bytes() - before < 20_000_000  # less than one of the two models' 27 MB
+
+
+def test_auto_keeps_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fits, since it is there; and asking again is no reason to load again."""
+    tts.load("demo", precision="auto")
+    model = manager.get().loaded()
+    tts.load("demo", precision="auto")
+    assert manager.get().loaded() is model
+    tts.load("demo", precision="int8")  # what auto chose, by hand
+    assert manager.get().loaded() is model
+
+
+def test_auto_follows_a_choice_by_hand() -> None:
+    tts.load("demo", precision="fp32")
+    assert tts.load("demo", precision="auto").plan.precision == "int8"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_every_precision_is_switched_to_live(precision: str) -> None:
+    tts.load("demo", precision="int8" if precision == "fp32" else "fp32")
+    assert tts.load("demo", precision=precision).plan.precision == precision
+    info = tts.info()
+    assert (info.precision, info.quantization) == (precision, "int8" if precision == "int8" else "none")
+    assert info.dtype == {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
+    assert len(tts.speak("Hello.", seed=1)) > 0
+
+
+@pytest.mark.parametrize(("alias", "precision"), [("float16", "fp16"), ("bfloat16", "bf16"), ("half", "fp16")])
+def test_a_dtypes_name_is_its_precision(alias: str, precision: str) -> None:
+    assert tts.load("demo", precision=alias).plan.precision == precision
+
+
+def test_rows_are_switched_off_by_call_and_by_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tts.load("demo", precision="int8").bytes
+    assert tts.load("demo", precision="int8", int8_off=["flow.linear"]).bytes > whole
+    assert tts.info().int8_off == ("flow.linear",)
+    monkeypatch.setenv("INT8_ROWS_OFF", "flow.linear, vocoder.conv")
+    report = tts.load("demo", precision="int8")
+    assert set(report.plan.off) == {"flow.linear", "vocoder.conv"}
+    assert report.by_kind["conv"][2] > 0
+    with pytest.raises(SettingError, match="Did you mean flow.linear"):
+        tts.load("demo", precision="int8", int8_off="flow.linea")
+
+
+def test_encoders_are_kept_by_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEEP_ENCODERS", "true")
+    tts.load("demo", precision="int8")
+    assert manager.get().loaded().encoders is not None
+    assert {"tokenizer", "speaker_encoder", "voice_encoder"} <= set(tts.info().bytes_by_component)
+    monkeypatch.delenv("KEEP_ENCODERS")
+    tts.load("demo", precision="int8")
+    assert manager.get().loaded().encoders is None
+
+
+@pytest.mark.parametrize(("every", "takes", "times"), [(1, 3, 3), (2, 5, 2), (0, 3, 0)])
+def test_memory_is_cleaned_up_after_as_many_takes_as_set(
+    loaded: manager.Manager, monkeypatch: pytest.MonkeyPatch, every: int, takes: int, times: int
+) -> None:
+    cleaned: list[str] = []
+    cleared: list[str] = []
+    monkeypatch.setattr(loaded, "_takes", 0)
+    monkeypatch.setattr(usage, "collect", lambda: cleaned.append("cpu"))
+    monkeypatch.setattr(usage, "empty_cache", cleared.append)
+    monkeypatch.setenv("MEMORY_CLEANUP_INTERVAL", str(every))
+    monkeypatch.setenv("CUDA_CACHE_CLEAR_INTERVAL", str(every))
+    for seed in range(takes):
+        tts.speak("Hello.", seed=seed)
+    assert len(cleaned) == len(cleared) == times
+
+
+def test_without_monitoring_no_peak_is_measured(loaded: manager.Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tts.speak("Hello.", seed=1).peak_bytes is not None
+    monkeypatch.setenv("ENABLE_MEMORY_MONITORING", "false")
+    assert tts.speak("Hello.", seed=1).peak_bytes is None
+    assert tts.memory().peak is None
+
+
+def test_a_bad_interval_is_found_before_a_take_and_not_after(
+    loaded: manager.Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY_CLEANUP_INTERVAL", "often")
+    with pytest.raises(SettingError, match="MEMORY_CLEANUP_INTERVAL='often' must be a whole number"):
+        tts.speak("Hello.", seed=1)
 
 
 def test_a_small_model_gets_one_thread_and_the_host_keeps_its_own(loaded: manager.Manager) -> None:

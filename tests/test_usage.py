@@ -50,7 +50,7 @@ def test_free_is_what_is_neither_used_nor_unknown() -> None:
 
 
 def test_free_memory_of_a_cpu_is_the_machines() -> None:
-    free = usage.free_bytes("cpu")
+    free = usage.read("cpu").allocatable
     assert free is not None
     assert 0 < free < psutil.virtual_memory().total
 
@@ -61,7 +61,7 @@ def test_without_a_cuda_context_a_gpu_is_unknown_and_none_is_made() -> None:
         pytest.skip("this process has a CUDA context already")
     reading = usage.read("cuda:0")
     assert (reading.device, reading.device_total, reading.device_free) == ("cuda:0", None, None)
-    assert usage.free_bytes("cuda:0") is None
+    assert usage.read("cuda:0").allocatable is None
     assert not torch.cuda.is_initialized()
 
 

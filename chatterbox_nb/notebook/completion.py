@@ -33,6 +33,7 @@ def _voices() -> list[str]:
 
 _VALUES: dict[str, Callable[[], list[str]]] = {
     "--precision": lambda: list(settings.PRECISIONS),
+    "--int8-off": lambda: list(settings.INT8_ROWS),
     "--kernel": lambda: list(settings.KERNELS),
     "--device": _devices,
     "--voice": _voices,

@@ -48,7 +48,7 @@ class TTSMagics(Magics):
         asked = self._read("%tts_load", line)
         if asked is None:
             return None
-        job = manager.get().load(asked.model, asked.precision, asked.device, asked.source, asked.kernel)
+        job = manager.get().load(asked.model, asked.precision, asked.device, asked.source, asked.kernel, asked.int8_off)
         progress = ProgressLine(self.shell)
         try:
             report = job.wait(progress.tick)

@@ -57,6 +57,23 @@ def ratio_rows(report: LoadReport) -> list[tuple[str, str, str]]:
     return [(part(ratio), name, size(getattr(report, _DENOMINATORS[name]))) for name, ratio in report.ratios.items()]
 
 
+CACHE = {
+    "read": "Read from the int8 form that an earlier load kept on disk.",
+    "written": "The int8 form is kept on disk; the next load reads that.",
+    "not written": "The int8 form could not be kept on disk.",
+    "off": "",
+}
+KIND_HEAD = ("kind", "layers in int8", "bytes", "other layers", "bytes")
+
+
+def kind_rows(report: LoadReport) -> list[tuple[str, str, str, str, str]]:
+    """Layers and bytes of each kind, converted and not."""
+    return [
+        (kind, str(layers), size(small), str(others), size(rest))
+        for kind, (layers, small, others, rest) in report.by_kind.items()
+    ]
+
+
 def load_report(report: LoadReport) -> str:
     lines = [headline(report), f"  why: {report.plan.reason}", f"  from: {report.source}"]
     lines += [f"  {ratio:>8}  {name} ({denominator})" for ratio, name, denominator in ratio_rows(report)]
@@ -65,6 +82,10 @@ def load_report(report: LoadReport) -> str:
         f"  process: grew {size(report.process_growth_bytes)}, peak {size(report.process_peak_bytes)}; "
         f"watermarker {size(report.watermarker_bytes)} on top"
     )
+    converted, kept = (sum(counts[index] for counts in report.by_kind.values()) for index in (0, 2))
+    lines.append(f"  layers: {converted} in int8, {kept} not")
+    if CACHE[report.cache]:
+        lines.append(f"  disk: {CACHE[report.cache]}")
     lines.append("  time: " + ", ".join(f"{stage} {seconds(spent)}" for stage, spent in report.seconds.items()))
     lines += [f"  warning: {warning}" for warning in report.warnings]
     return "\n".join(lines)
@@ -97,7 +118,7 @@ def memory_rows(reading: MemoryReading) -> list[tuple[str, int]]:
     rows = [
         ("allocated: the model's tensors" if cpu else "allocated: tensors on the device", reading.allocated),
         ("reserved: held by the device's allocator", reading.reserved),
-        ("peak: this process, in the last load or take" if cpu else "peak: allocated since the load", reading.peak),
+        ("peak: this process, in the last load or take" if cpu else "peak: allocated by this process", reading.peak),
         ("process: resident memory, imports included", reading.process),
         ("used in the machine by everyone" if cpu else "used on the device by everyone", reading.device_used),
         ("free", reading.device_free),

@@ -15,6 +15,8 @@ _WORDS = {
     "download": "Downloading",
     "check": "Checking the files",
     "weights": "Loading weights",
+    "cache": "Keeping the int8 form on disk",
+    "encoders": "Loading the encoders",
     "watermarker": "Loading the watermarker",
     "loaded": "Loaded",
     "unloaded": "Unloaded",

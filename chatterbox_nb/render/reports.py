@@ -29,7 +29,12 @@ def load_report(report: LoadReport) -> str:
             f"while loading; the watermarker takes {size(report.watermarker_bytes)} on top. "
             f"Loaded from {report.source}: {times}."
         ),
+        elements.muted(plain.CACHE[report.cache]) if report.cache != "off" else "",
         elements.warnings(report.warnings),
+        elements.folded(
+            "Layers and bytes by kind, in int8 and not",
+            elements.table(plain.kind_rows(report), plain.KIND_HEAD),
+        ),
         elements.folded(
             "Every row of the plan, as measured",
             elements.table(rows, ("component", "kind", "stored as", "kernel", "where", "tensors", "bytes")),
