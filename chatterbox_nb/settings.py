@@ -1,7 +1,8 @@
 """Where a default comes from, and its checks.
 
-A value comes, in rising order, from the default below, the environment, the call. The table is the one place
-where a setting is written down; the README's table is made from it.
+A value comes, in rising order, from the default below, a model's own default, `.env`, the environment, `%config`, the
+call. The table is the one place where a setting is written down; the README's table, `.env.example` and the traits of
+`%config` are made from it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chatterbox_nb import dotenv_file
 from chatterbox_nb.errors import SettingError, nearest
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
@@ -50,7 +52,10 @@ _CACHE = Path("~/.cache/chatterbox-nb")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("model", "CHATTERBOX_NB_MODEL", "demo", "str", "model that is loaded when none is named"),
-    Setting("precision", "MODEL_DTYPE", "auto", "str", "how numbers are stored; also float32", choices=PRECISIONS),
+    Setting(
+        "precision", "MODEL_DTYPE", "auto", "str", "how numbers are stored; also float32, float16, half, bfloat16",
+        choices=PRECISIONS,
+    ),
     Setting("int8", "USE_INT8_QUANTIZATION", False, "bool", "int8, whatever MODEL_DTYPE says"),
     Setting("device", "DEVICE", "auto", "str", "auto, cpu, cuda, cuda:1, mps"),
     Setting("kernel", "CHATTERBOX_NB_KERNEL", "auto", "str", "how int8 is multiplied", choices=KERNELS),
@@ -59,10 +64,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("keep_encoders", "KEEP_ENCODERS", False, "bool", "keep what reads a clip in memory between voices"),
     Setting("cache", "QUANTIZED_CACHE", True, "bool", "keep the int8 form of a model on disk, for the next load"),
-    Setting("cache_dir", "QUANTIZED_CACHE_DIR", _CACHE / "quantized", "path", "where that is kept"),
+    Setting("cache_dir", "QUANTIZED_CACHE_DIR", _CACHE / "quantized", "path", "where the int8 form is kept"),
     Setting("cleanup_interval", "MEMORY_CLEANUP_INTERVAL", 5, "int", "takes between cleanups; 0 never", 0, 1000),
     Setting(
-        "cuda_cache_interval", "CUDA_CACHE_CLEAR_INTERVAL", 3, "int", "takes between clearings; 0 never", 0, 1000
+        "cuda_cache_interval", "CUDA_CACHE_CLEAR_INTERVAL", 3, "int",
+        "takes between clearings of CUDA's cache; 0 never", 0, 1000,
     ),
     Setting("monitoring", "ENABLE_MEMORY_MONITORING", True, "bool", "measure the peak memory of each take"),
     Setting("exaggeration", "EXAGGERATION", 0.5, "float", "how much emotion, 0.5 is neutral", 0.0, 2.0),
@@ -82,19 +88,70 @@ BY_NAME = {setting.name: setting for setting in SETTINGS}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
+# What `%config` says, by name. A plain dict: who puts it there is `notebook.config`.
+configured: dict[str, Any] = {}
+
+
 def value_of(name: str, called_with: Any = None, default: Any = None) -> Any:
-    """The value of a setting: what the call says, or the environment, or the default (a model may have its own).
+    """The value of a setting: what the call says, else `%config`, the environment, `.env`, the default.
+
+    Args:
+        default: the model's own, where it has one.
 
     Raises:
-        SettingError: the value is not of its kind or out of its range; the message names where it came from.
+        SettingError: the value is not of its kind or out of its range; the message names where it came from. Or `.env`
+            was asked and cannot be read.
     """
     setting = BY_NAME[name]
     if called_with is not None:
         return check(setting, called_with, f"{name}=")
-    if setting.variable in os.environ and os.environ[setting.variable].strip():
-        return check(setting, os.environ[setting.variable].strip(), f"the environment's {setting.variable}=")
+    if (said := _said(setting)) is not None:
+        return check(setting, said.value, said.written)
     default = setting.default if default is None else default
     return default.expanduser() if isinstance(default, Path) else default
+
+
+def configure(name: str, value: Any) -> None:
+    """What `%config` says from now on; None leaves it to the lower sources again. A bad value changes nothing."""
+    if value is None:
+        configured.pop(name, None)
+    else:
+        configured[name] = check(BY_NAME[name], value, _of_config(name))
+
+
+def sources() -> dict[str, tuple[Any, str]]:
+    """Every setting's value, and where it is from: `default`, `.env`, `environment`, `%config`."""
+    return {name: (value_of(name), source_of(name)) for name in BY_NAME}
+
+
+def source_of(name: str) -> str:
+    """Where a setting's value is from, as in `sources`, whether it is a good one or not."""
+    said = _said(BY_NAME[name])
+    return "default" if said is None else said.source
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A value as somebody wrote it: where, and how an error quotes that."""
+
+    value: Any
+    source: str
+    written: str
+
+
+def _said(setting: Setting) -> _Said | None:
+    """What the highest source under the call says."""
+    variable = setting.variable
+    if (value := configured.get(setting.name)) is not None:
+        return _Said(value, "%config", _of_config(setting.name))
+    if value := os.environ.get(variable, "").strip():
+        return _Said(value, "environment", f"the environment's {variable}=")
+    path, values = dotenv_file.read()
+    return _Said(values[variable], ".env", f"{path}: {variable}=") if variable in values else None
+
+
+def _of_config(name: str) -> str:
+    return f"%config ChatterboxNB.{name}="
 
 
 def check(setting: Setting, value: Any, source: str) -> Any:
@@ -116,16 +173,17 @@ def check(setting: Setting, value: Any, source: str) -> Any:
     if setting.kind == "list":
         for entry in value:
             if entry not in setting.choices:
-                near = nearest(entry, setting.choices)
-                raise SettingError(
-                    f"{source}{given}: there is no '{entry}'; choose {', '.join(setting.choices)}.{near}"
-                )
+                raise SettingError(f"{source}{', '.join(value)}: there is no '{entry}'; {_choose(setting, entry)}")
+        value = tuple(choice for choice in setting.choices if choice in value)  # in one order, each once
     elif setting.choices:
         value = DTYPE_ALIASES.get(value.lower(), value.lower())
         if value not in setting.choices:
-            near = nearest(value, setting.choices)
-            raise SettingError(f"{source}{given} is not a {setting.name}; choose {', '.join(setting.choices)}.{near}")
+            raise SettingError(f"{source}{given} is not a {setting.name}; {_choose(setting, value)}")
     return value
+
+
+def _choose(setting: Setting, wrong: str) -> str:
+    return f"choose {', '.join(setting.choices)}.{nearest(wrong, setting.choices)}"
 
 
 def _bool(value: Any) -> bool:
@@ -148,15 +206,20 @@ def _float(value: Any) -> float:
     return number
 
 
+def _list(value: Any) -> tuple[str, ...]:
+    if isinstance(value, (bytes, dict)):
+        raise TypeError(value)
+    words = re.split(r"[,\s]+", value) if isinstance(value, str) else map(str, value)
+    return tuple(word.strip().lower() for word in words if word.strip())
+
+
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "bool": _bool,
     "int": _int,
     "float": _float,
     "str": str,
     "path": lambda value: Path(value).expanduser(),
-    "list": lambda value: (
-        tuple(word for word in re.split(r"[,\s]+", value) if word) if isinstance(value, str) else tuple(map(str, value))
-    ),
+    "list": _list,
 }
 _MUST_BE = {
     "bool": "true or false",
@@ -164,17 +227,29 @@ _MUST_BE = {
     "float": "a number",
     "str": "text",
     "path": "a path",
-    "list": "names",
+    "list": "names, with commas between them",
 }
 
 
 def precision_asked(called_with: str | None = None) -> tuple[str, str]:
-    """The precision to use, and why: the call, else USE_INT8_QUANTIZATION, else MODEL_DTYPE, else auto."""
+    """The precision to use, and why.
+
+    The call is over everything. USE_INT8_QUANTIZATION is over MODEL_DTYPE wherever the two are set, since a `.env` with
+    both, as people have it, means int8. Only a precision by `%config`, without an int8 there, is over that again.
+    """
     if called_with is not None:
         return value_of("precision", called_with), "asked for"
-    if value_of("int8"):
-        dtype = os.environ.get(BY_NAME["precision"].variable, "").strip()
-        over = f", over MODEL_DTYPE={dtype}" if dtype.lower() not in ("", "auto", "int8") else ""
-        return "int8", f"USE_INT8_QUANTIZATION is set{over}"
-    dtype = value_of("precision")
-    return dtype, "MODEL_DTYPE is set" if dtype != "auto" else "the default"
+    by_hand = "precision" in configured and "int8" not in configured
+    if not by_hand and value_of("int8"):
+        said = _said(BY_NAME["precision"])
+        written = "" if said is None else str(said.value)
+        differs = DTYPE_ALIASES.get(written.lower(), written.lower()) not in ("", "auto", "int8")
+        return "int8", _is_set("int8") + (f", over MODEL_DTYPE={written}" if differs else "")
+    precision = value_of("precision")
+    return precision, _is_set("precision") if precision != "auto" else "the default"
+
+
+def _is_set(name: str) -> str:
+    if (source := source_of(name)) == "%config":
+        return f"%config ChatterboxNB.{name} is set"
+    return f"{BY_NAME[name].variable} is set in {'the ' * (source == 'environment')}{source}"

@@ -93,8 +93,11 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the library or the settings of whoever runs it."""
-    from chatterbox_nb.settings import SETTINGS
+    from chatterbox_nb import settings
 
-    for setting in SETTINGS:
+    for setting in settings.SETTINGS:
         monkeypatch.delenv(setting.variable, raising=False)
+    monkeypatch.setattr(settings, "configured", {})
+    monkeypatch.setenv("PYTHON_DOTENV_DISABLED", "1")
     monkeypatch.setenv("VOICE_LIBRARY_DIR", str(tmp_path / "voices"))
+    monkeypatch.setenv("QUANTIZED_CACHE_DIR", str(tmp_path / "quantized"))

@@ -140,7 +140,7 @@ def test_an_old_ipython_is_told_by_its_hooks(kernel: Kernel, monkeypatch: pytest
     """IPython 7.34, which Colab has, knows no such matchers; its hooks work to this day."""
     monkeypatch.setattr(kernel.shell.Completer, "use_jedi", False)  # as Colab has it
     with monkeypatch.context() as old:
-        old.delattr("IPython.core.completer.context_matcher")
+        old.delattr("IPython.core.completer.context_matcher", raising=False)
         for _ in range(2):
             completion.register(kernel.shell)
     try:
@@ -148,6 +148,7 @@ def test_an_old_ipython_is_told_by_its_hooks(kernel: Kernel, monkeypatch: pytest
             assert len(list(kernel.shell.strdispatchers["complete_command"].s_matches(name))) == 1
         assert kernel.complete("%tts --vo") == ["--voice"]
         assert kernel.complete("%tts_load de") == ["demo"]
+        completion.unregister(kernel.shell)
+        assert not list(kernel.shell.strdispatchers["complete_command"].s_matches("%tts"))
     finally:
         completion.register(kernel.shell)
-    assert not list(kernel.shell.strdispatchers["complete_command"].s_matches("%tts"))
