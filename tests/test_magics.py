@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +19,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import OTHER_SENTENCE, SENTENCE
 from shells import Kernel, Reply
 
 import chatterbox_nb as tts
 from chatterbox_nb import audio, manager
 from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
+from chatterbox_nb.engine import vocoder
 from chatterbox_nb.events import Progress
 from chatterbox_nb.notebook.arguments import PARSERS
 from chatterbox_nb.render import progress as drawn
@@ -187,7 +191,7 @@ def test_a_kernel_and_a_source_folder_can_be_named(demo_kernel: Kernel, tiny_fol
     ("line", "error"),
     [
         ("nope", "CheckpointError: There is no model 'nope'; there are english, demo."),
-        ("demo --precision int7", "SettingError: precision=int7 is not a precision; choose auto, fp32, int8."),
+        ("demo --precision int7", "SettingError: precision=int7 is not a precision; choose auto, fp32, fp16, bf16,"),
         ("demo --kernel magic", "SettingError: kernel=magic is not a kernel;"),
         ("demo --device tpu", "PrecisionError: This machine has no device 'tpu';"),
         ("dmo --precision", "ArgumentError: %tts_load: argument --precision: expected one argument."),
@@ -549,3 +553,24 @@ def test_an_interrupt_that_lands_while_the_line_is_drawn_is_no_other(
     assert re.fullmatch(r"Cancelled: Stopped\. \d+ of 12 chunks were finished \([\d.]+ s\)\.", one_line(reply.error))
     assert demo_kernel["take"].finish == "cancelled"
     assert manager.get().busy is None
+
+
+def test_a_notebook_keeps_no_tensor_of_a_cell_that_ran_out_of_memory(
+    demo_kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IPython keeps the last error; with its frames it would keep their tensors, until another error."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def run_out(*_: object) -> None:
+        mine = torch.zeros(1000)
+        held.append(weakref.ref(mine))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 120.00 MiB.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(vocoder, "mel_to_wave", run_out)
+        reply = demo_kernel.run(f"%tts {SENTENCE}")
+    assert reply.error_name == "OutOfMemory"
+    assert "0.126 GB more were asked for" in one_line(reply.error)
+    gc.collect()
+    assert [ref() for ref in held] == [None]
+    assert len(result_of(demo_kernel.ok(f"%tts --seed 1 {SENTENCE}"), demo_kernel)) > 0

@@ -1,4 +1,4 @@
-"""int8 is really int8: a decode step makes nothing as large as a layer's floats, and the kernel multiplies every one."""
+"""int8 is really int8: a decode step makes nothing as large as a layer, and the kernel multiplies every one of them."""
 
 from __future__ import annotations
 

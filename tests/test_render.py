@@ -313,9 +313,25 @@ def test_a_load_report_says_bytes_reason_source_memory_and_time(report: LoadRepo
 
 def test_a_load_reports_html_holds_every_row_folded_away(report: LoadReport) -> None:
     html = html_of(report)
-    inside = html[html.index("<details>") : html.index("</details>")]
-    assert inside.count("<tr>") == len(report.rows) + 1
-    assert "<summary>" in inside
+    kinds, rows = (part.partition("</details>")[0] for part in html.split("<details>")[1:])
+    assert rows.count("<tr>") == len(report.rows) + 1
+    assert kinds.count("<tr>") == len(report.by_kind) + 1
+    assert "<summary>" in rows
+
+
+def test_a_load_report_counts_layers_in_int8_and_not(report: LoadReport) -> None:
+    converted, kept = (sum(counts[index] for counts in report.by_kind.values()) for index in (0, 2))
+    assert converted > 0
+    assert f"layers: {converted} in int8, {kept} not" in repr(report)
+    assert sum(small + rest for _, small, _, rest in report.by_kind.values()) == report.bytes
+
+
+@pytest.mark.parametrize("state", ["read", "written", "not written"])
+def test_a_load_report_says_what_the_disk_did(report: LoadReport, state: str) -> None:
+    told = replace(report, cache=state)
+    assert "int8 form" in repr(told)
+    assert "int8 form" in Page(html_of(told)).text
+    assert "int8 form" not in repr(replace(report, cache="off"))
 
 
 def test_warnings_of_a_load_are_shown(report: LoadReport) -> None:

@@ -79,6 +79,73 @@ def test_a_reading_on_a_gpu_counts_its_tensors() -> None:
     del held
 
 
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[int, int]]:
+    """There is no GPU here: torch's functions answer as of one with a context on device 1. Free and total bytes."""
+    asked: dict[int, tuple[int, int]] = {}
+
+    def mem_get_info(device: str) -> tuple[int, int]:
+        asked[int(device[-1])] = (300 * MB, 1000 * MB)
+        return asked[int(device[-1])]
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch._C, "_cuda_hasPrimaryContext", lambda index: index == 1, raising=False)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
+    for name, value in (("memory_allocated", 400), ("memory_reserved", 500), ("max_memory_allocated", 450)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value * MB)
+    return asked
+
+
+def test_a_gpus_numbers_are_torchs_and_the_drivers(gpu: dict[int, tuple[int, int]]) -> None:
+    reading = usage.read("cuda:1")
+    assert (reading.allocated, reading.reserved, reading.peak) == (400 * MB, 500 * MB, 450 * MB)
+    assert (reading.device_used, reading.device_total, reading.device_free) == (700 * MB, 1000 * MB, 300 * MB)
+    assert reading.allocatable == 400 * MB  # what torch holds and does not use can be had, too
+    assert reading.process > 0
+
+
+def test_a_gpu_without_a_context_of_ours_is_not_asked(gpu: dict[int, tuple[int, int]]) -> None:
+    """To ask for its memory would make one, of 300 MB: torch may have been used on another GPU only."""
+    assert usage.read("cuda:0").device_total is None
+    assert usage.read("cuda").device_total is None
+    assert gpu == {}
+
+
+def test_reading_empties_no_cache(gpu: dict[int, tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
+    usage.read("cuda:1")
+    assert emptied == []
+    usage.empty_cache("cuda:1")
+    assert emptied == ["cuda"]
+
+
+def test_a_meter_on_a_gpu_measures_what_is_allocated_there(
+    gpu: dict[int, tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = iter([100, 300])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: next(levels) * MB)
+    with PeakMeter("cuda:1", interval_seconds=3600) as meter:
+        pass
+    assert (meter.start, meter.end, meter.growth) == (100 * MB, 300 * MB, 200 * MB)
+
+
+def test_mps_tells_its_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("recommended_max_memory", 1000), ("driver_allocated_memory", 600), ("current_allocated_memory", 400),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.mps, name, lambda value=value: value * MB)
+    reading = usage.read("mps")
+    assert (reading.allocated, reading.reserved, reading.device_total) == (400 * MB, 600 * MB, 1000 * MB)
+    assert reading.allocatable == 600 * MB
+
+
+def test_a_meter_that_is_switched_off_measures_nothing() -> None:
+    with PeakMeter(active=False) as meter:
+        assert not [thread for thread in threading.enumerate() if "peak meter" in thread.name]
+    assert (meter.start, meter.peak, meter.end, meter.growth) == (0, 0, 0, None)
+
+
 def test_a_reading_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         usage.read("cpu").process = 0  # type: ignore[misc]
