@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 OUT ?= out
 READY = $(VENV)/.ready
 
-.PHONY: help demo lab test lint test-pythons test-weights test-gpu oracle-full bench clean
+.PHONY: help demo lab test lint test-pythons test-weights test-gpu test-colab oracle-full bench quality quality-check clean
 
 help:
 	@echo "make demo          run the quickstart notebook headless: an HTML page and a WAV in $(OUT)/"
@@ -14,7 +14,9 @@ help:
 	@echo "make test          lint, types, tests, notebooks"
 	@echo "make oracle-full   full-size random weights against the package itself (minutes, 12 GB of memory)"
 	@echo "make bench         full-size report: ours and the package in one run (minutes, 12 GB of memory)"
+	@echo "make quality       what each precision costs the demo voice: rewrites docs/quality.md (half an hour)"
 	@echo "make test-weights  the tests that need the real checkpoint in the hub cache"
+	@echo "make test-colab    Colab's packages anew, its notebook's install cell, then tests and notebooks in it (5 GB)"
 	@echo "make test-pythons  install and speak in fresh environments of Python 3.10 to 3.13, where there are"
 
 $(READY): pyproject.toml
@@ -42,7 +44,7 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not weights and not full and not gpu"
-	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 300 -p no:xdist notebooks
+	CHATTERBOX_NB_MODEL=demo $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 300 -p no:xdist notebooks
 
 test-weights: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m weights
@@ -56,8 +58,17 @@ oracle-full: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.cpu
 
+quality: $(READY)
+	$(BIN)/python -m benchmarks.quality
+
+quality-check: $(READY)
+	$(BIN)/python -m benchmarks.quality --check
+
+test-colab: $(READY)
+	$(BIN)/python tests/colab.py
+
 test-pythons:
 	$(PYTHON) tests/pythons.py
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-colab $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -22,7 +22,7 @@ import torch
 from benchmarks import table
 from chatterbox_nb.checkpoint import synthetic
 
-SIDES = ("package", "fp32", "int8", "int8-dynamic")
+SIDES = ("package", "fp32", "fp16", "bf16", "int8-first", "int8-kept", "int8-dynamic")
 _MEDIANS = ("load_seconds", "load_growth_bytes", "load_peak_bytes", "peak_growth_bytes")
 
 

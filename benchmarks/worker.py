@@ -1,7 +1,8 @@
 """One side of a benchmark, in a process of its own: `python -m benchmarks.worker SIDE FOLDER` prints a line of JSON.
 
-Sides: `package`, and ours as `fp32`, `int8`, `int8-dynamic`, `int8-plain`. Each does the same work on the same files:
-load, speak TOKENS speech tokens of one text, turn them into a mel, a wave, a marked wave.
+Sides: `package`, and ours as `fp32`, `fp16`, `bf16`, `int8`, with a kernel behind a dash: `int8-dynamic`. Instead of a
+kernel, `int8-first` quantizes and keeps the int8 form on disk, and `int8-kept` reads it. Each does the same work on
+the same files: load, speak TOKENS speech tokens of one text, turn them into a mel, a wave, a marked wave.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import sys
 import time
 import warnings
@@ -100,6 +102,7 @@ def _ours(side: str, folder: Path, after_imports: int) -> dict[str, Any]:
     import torch
 
     from chatterbox_nb.checkpoint import source
+    from chatterbox_nb.checkpoint.cache import QuantizedCache
     from chatterbox_nb.engine import decode, flow, vocoder
     from chatterbox_nb.engine import model as engine
     from chatterbox_nb.engine.noise import PackageNoise
@@ -108,9 +111,15 @@ def _ours(side: str, folder: Path, after_imports: int) -> dict[str, Any]:
     from chatterbox_nb.usage import PeakMeter, process_bytes, release
 
     precision, _, kernel = side.partition("-")
+    kept = folder.parent / "quantized"
+    if kernel == "first":
+        shutil.rmtree(kept, ignore_errors=True)
+    cache = QuantizedCache(kept) if kernel in ("first", "kept") else None
+    kernel = "auto" if cache or not kernel else kernel
     spec, files = source.find("english", folder)
     with PeakMeter() as meter:
-        model, load_seconds = timed(lambda: engine.load(spec, files, precision, device.facts("cpu"), kernel or "auto"))
+        here = device.facts("cpu")
+        model, load_seconds = timed(lambda: engine.load(spec, files, precision, here, kernel, cache=cache))
         release()
     growth = process_bytes() - after_imports
     voice, noise = model.builtin_voice(), PackageNoise(0)
@@ -134,6 +143,8 @@ def _ours(side: str, folder: Path, after_imports: int) -> dict[str, Any]:
         "own_fp16_bytes": report.own_fp16_bytes,
         "watermarker_bytes": report.watermarker_bytes,
         "kernel": model.plan.kernel,
+        "cache": report.cache,
+        "load_phases": dict(report.seconds),
         "rows": [
             {
                 "component": row.component, "kind": row.kind, "storage": row.storage, "placement": row.placement,

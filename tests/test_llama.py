@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import Package
 from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbedding
@@ -15,6 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbe
 from chatterbox_nb.checkpoint.catalog import ENGLISH, RopeScaling, T3Dims
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.nets.llama import Cache, Llama, inverse_frequencies, rotate
+from chatterbox_nb.engine.oracle import Package
 
 TOLERANCE = 1e-5
 DEVICE = torch.device("cpu")

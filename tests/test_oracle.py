@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import OTHER_SENTENCE, SENTENCE
-from oracle import Package
 
 from chatterbox_nb.audio import read_clip
 from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
@@ -17,6 +16,7 @@ from chatterbox_nb.engine import conditioning, decode, flow, vocoder
 from chatterbox_nb.engine.conditioning import Voice
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import PackageNoise
+from chatterbox_nb.engine.oracle import Package, quiet
 from chatterbox_nb.engine.pipeline import Speaker
 from chatterbox_nb.engine.sampling import Sampling
 
@@ -118,8 +118,6 @@ def clip_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def test_a_clip_becomes_the_packages_conditionals(pair: tuple[Model, Package], clip_path: Path) -> None:
-    from oracle import quiet
-
     model, package = pair
     with torch.inference_mode():
         voice = conditioning.prepare(read_clip(clip_path), model.read_encoders(), model.spec, "clip")

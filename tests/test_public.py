@@ -14,6 +14,7 @@ PACKAGE = Path(tts.__file__).parent
 FLOORS = (
     ("notebook",),
     ("render",),
+    ("verification",),
     ("speech",),
     ("library",),
     ("take",),
@@ -23,7 +24,7 @@ FLOORS = (
     ("precision",),
     ("usage", "audio"),
     ("text", "events", "settings", "shown"),
-    ("numerals", "errors"),
+    ("numerals", "dotenv_file", "errors"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
