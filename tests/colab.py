@@ -27,6 +27,7 @@ STACK = ROOT / "tests" / "data" / "colab_stack.txt"
 ENVIRONMENT = ROOT / ".venv-colab"
 PYTHON = ENVIRONMENT / "bin" / "python"
 VERSION = "3.13"
+OTHERS = ("3.12", "3.11")  # better than none, where Colab's own cannot be had
 # Of the `test` extra: what is run before, in the other environment.
 NOT_NEEDED = {"jupyterlab", "ruff", "mypy"}
 # Colab's jupyter_client and ipykernel are older than Python 3.13, which warns of them; httpx leaves a socket to it.
@@ -106,12 +107,17 @@ def _make_the_stack() -> None:
     places = [(VERSION, "--no-python-downloads")]
     places += [(str(python), "--no-python-downloads") for python in versions.glob(f"{VERSION}.*/bin/python")]
     places += [(VERSION, "--quiet")]  # fetched, where it can be
+    places += [(other, "--no-python-downloads") for other in OTHERS]
     for python, option in places:
         with suppress(SystemExit):
             _uv("venv", "--quiet", "--clear", "--python", python, option, str(ENVIRONMENT))
             break
     else:
         raise SystemExit(f"There is no Python {VERSION} here, and uv cannot fetch one. Install it, then try again.")
+    if python in OTHERS:
+        print(
+            f"== There is no Python {VERSION}, which Colab has, and none to fetch: this is Python {python}.", flush=True
+        )
     _install("--requirement", str(STACK))
 
 

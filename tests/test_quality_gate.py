@@ -93,6 +93,20 @@ def test_figures_beyond_noise_are_different(results: dict[str, Any]) -> None:
     assert [line.split(":")[0] for line in quality_gate.differences(kept, results)] == ["fp16", "int8, plain"]
 
 
+def test_on_another_machine_words_lost_by_chance_pass_and_others_fail(results: dict[str, Any]) -> None:
+    results["machine"] = "another"
+    assert not quality_gate.same_machine(quality_gate.committed(), results)
+    lost = round(sum(results["words"].values()) * (quality_gate.LARGEST_POINTS + 1) / 100)
+    figures = results["configurations"]["bf16"]
+    figures["edits"] = [
+        {**run, "template": run["template"] + lost} for run in results["configurations"]["fp32"]["edits"]
+    ]
+    for interval, lines in (([-0.5, 6.0], 0), ([0.5, 6.0], 1)):
+        figures["points_interval"] = interval
+        assert len(quality_gate.failures(results, by_chance=True)) == lines
+    assert quality_gate.differences(quality_gate.committed(), results, heard=False) == []
+
+
 def test_a_kernel_that_is_not_here_is_no_difference(results: dict[str, Any]) -> None:
     del results["configurations"]["int8, dynamic"]
     assert quality_gate.differences(quality_gate.committed(), results) == []

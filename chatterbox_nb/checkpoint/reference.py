@@ -105,8 +105,8 @@ def import_package() -> None:
             import_module("chatterbox.tts")
             if perth.PerthImplicitWatermarker is None:
                 reason = "perth, its watermarker, did not import"
-    except ImportError as error:
-        reason = str(error)
+    except Exception as error:  # a clash of versions, such as protobuf's, is raised as anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
     if reason:
         raise CheckpointError(f"chatterbox-tts does not import ({reason}). Try: pip install chatterbox-tts")
 
