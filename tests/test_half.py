@@ -103,6 +103,24 @@ def test_the_flow_computes_in_its_precision_and_the_vocoder_in_float32(
     assert {tensor.dtype for tensor in model.vocoder.state_dict().values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_conditioning_computes_in_float32_from_the_stored_weights(
+    demo: Callable[..., Model], precision: str
+) -> None:
+    """So it is as near to fp32's as its weights are: bf16's attention would be further off."""
+    model, fp32 = demo(precision), demo("fp32")
+    voice = model.builtin_voice()
+    before = {name: tensor.clone() for name, tensor in model.t3.conditioning_encoder.state_dict().items()}
+    with torch.inference_mode():
+        found = model.t3.conditioning(voice.speaker, voice.t3_prompt, 0.5)
+        true = fp32.t3.conditioning(voice.speaker, voice.t3_prompt, 0.5)
+    assert found.dtype == DTYPES[precision]
+    assert float((found.float() - true).norm() / true.norm()) < {"fp16": 0.001, "bf16": 0.01}[precision]
+    for name, tensor in model.t3.conditioning_encoder.state_dict().items():
+        assert tensor.dtype == DTYPES[precision]
+        assert torch.equal(tensor, before[name])
+
+
 def test_times_of_the_flow_are_told_apart_in_bf16(demo: Callable[..., Model]) -> None:
     """bf16 has 8 bits: at 1000 it counts in fours. Embeddings of two near times must be those of float32, rounded."""
     fp32, bf16 = demo("fp32").flow.decoder.estimator, demo("bf16").flow.decoder.estimator

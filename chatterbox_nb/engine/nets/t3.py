@@ -5,6 +5,8 @@ The package feeds begin-of-speech twice, both at position 0; so do we, or no tok
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -33,11 +35,18 @@ class T3(nn.Module):
         self.head = nn.Linear(dims.width, dims.speech_vocab, bias=False)
 
     def conditioning(self, speaker: Tensor, prompt: Tensor, exaggeration: float) -> Tensor:
-        """Speaker `[1, E]`, prompt tokens `[1, P]` and emotion as prefix embeddings `[1, C, D]`."""
+        """Speaker `[1, E]`, prompt tokens `[1, P]` and emotion as prefix embeddings `[1, C, D]`.
+
+        Computed in float32, once a take, from weights as they are stored: the perceiver's attention is sharp. bfloat16
+        in it alone would move a full-size random T3's hidden states by 42 %; all the rest moves them by 1.5 %.
+        """
         from chatterbox.models.t3.modules.cond_enc import T3Cond
 
         positions = torch.arange(prompt.shape[1], device=prompt.device)
-        embedded = self.speech_embedding(prompt) + self.speech_position(positions)
+        stored = self.speech_embedding(prompt) + self.speech_position(positions)
+        embedded, encoder = stored.float(), self.conditioning_encoder
+        if stored.dtype != torch.float32:
+            encoder = copy.deepcopy(encoder).float()
         emotion = torch.full((1, 1, 1), exaggeration, dtype=embedded.dtype, device=embedded.device)
         condition = T3Cond(
             speaker_emb=speaker.to(embedded.dtype),
@@ -45,7 +54,7 @@ class T3(nn.Module):
             cond_prompt_speech_emb=embedded,
             emotion_adv=emotion,
         )
-        return self.conditioning_encoder(condition)
+        return encoder(condition).to(stored.dtype)
 
     def text(self, ids: Tensor, guided: bool) -> Tensor:
         """Text ids `[S]`, start and stop included, and the two begin-of-speech, as `[B, S + 2, D]`.
