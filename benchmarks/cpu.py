@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ import torch
 
 from benchmarks import table
 from chatterbox_nb.checkpoint import synthetic
+from chatterbox_nb.precision import device
 
 SIDES = ("package", "fp32", "fp16", "bf16", "int8-first", "int8-kept", "int8-dynamic")
 _MEDIANS = ("load_seconds", "load_growth_bytes", "load_peak_bytes", "peak_growth_bytes")
@@ -77,15 +77,8 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """The processor and how many cores of it, as the system tells."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = lines[0] if lines else name
-    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    """The processor, its cores, and the instructions that torch uses of it."""
+    return f"{device.processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 if __name__ == "__main__":

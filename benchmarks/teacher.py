@@ -16,7 +16,6 @@ from torch import Tensor
 
 from chatterbox_nb.engine import decode
 from chatterbox_nb.engine.model import Model
-from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.precision.layers import Int8Linear
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
@@ -46,9 +45,7 @@ def states_of(model: Model, ids: Tensor, speech: Tensor, steps: bool = False) ->
         positions = torch.arange(1, len(speech) + 1)
         spoken = (t3.speech_embedding(speech) + t3.speech_position(positions))[None]
         start, length = prefix.length, begin.shape[1]
-        cache = Cache.empty(t3.dims, 1, start + length + len(speech), prefix.keys.device, prefix.keys.dtype)
-        cache.keys[:, :, :, :start] = prefix.keys
-        cache.values[:, :, :, :start] = prefix.values
+        cache = prefix.cache(t3.dims, 1, start + length + len(speech))
         if not steps:
             return t3.backbone(torch.cat([begin, spoken], dim=1), cache, start)[0, -len(speech) - 1 :]
         states = [t3.backbone(begin, cache, start)[0, -1:]]

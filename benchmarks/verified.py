@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.table import ROOT, put
+
 FOLDER = ROOT / "benchmarks" / "results" / "verified"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- verified: begin -->", "<!-- verified: end -->"
@@ -76,9 +77,7 @@ def add(path: Path, folder: Path = FOLDER) -> Path:
 
 def rewrite() -> None:
     """Puts the table into the README."""
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+    put(README, BEGIN, END, table())
 
 
 if __name__ == "__main__":

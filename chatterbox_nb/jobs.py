@@ -210,7 +210,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 _ASKED = re.compile(r"allocate (\d+(?:\.\d*)?) ?(bytes|[KMGT]i?B)", re.IGNORECASE)
-_UNITS = {"bytes": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def _told(error: BaseException, job: Job[Any]) -> str:
@@ -218,7 +218,7 @@ def _told(error: BaseException, job: Job[Any]) -> str:
     stage = f", {job.latest.stage}" if job.latest else ""
     needed = [f"{job.label} needs at least {job.needs / 1e9:.3g} GB"] if job.needs else []
     if found := _ASKED.search(str(error)):
-        asked = float(found[1]) * _UNITS[found[2].lower() if found[2] == "bytes" else found[2][0].lower()]
+        asked = float(found[1]) * _UNITS[found[2][0].lower()]
         needed.append(f"{asked / 1e9:.3g} GB more were asked for")
     free = usage.read(job.device).allocatable
     known = f"{free / 1e9:.3g} GB is free" if free is not None else "how much is free is not known"

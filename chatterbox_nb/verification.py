@@ -204,12 +204,9 @@ def device_title(device: str) -> str:
         import torch
 
         return str(torch.cuda.get_device_name(device))
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
-        name = f"{names[0]}, {len(names)} cores" if names else name
-    return f"{name}, MPS" if device == "mps" else name
+    from chatterbox_nb.precision.device import processor
+
+    return f"{processor()}, MPS" if device == "mps" else processor()
 
 
 def versions() -> dict[str, str]:

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 SENTENCE = "The brown spring wants the orange street."
 OTHER_SENTENCE = "Turn on the quick milk."
+HERE = device.facts("cpu")
+# The kernels that multiply a few rows with int8 weights, where this processor has them; and every kernel.
+FAST_KERNELS = [
+    pytest.param("int8pack", marks=pytest.mark.skipif(HERE.capability not in ("AVX2", "AVX512"), reason="no AVX2")),
+    pytest.param("dynamic", marks=pytest.mark.skipif(not HERE.vnni, reason="no VNNI")),
+]
+KERNELS = ["plain", *FAST_KERNELS]
 
 
 @cache

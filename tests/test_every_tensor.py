@@ -28,7 +28,6 @@ from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.conditioning import Encoders
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.nets import t3 as t3_net
-from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.precision import device
 
@@ -90,9 +89,7 @@ def stages(mine: Model) -> dict[str, Stage]:
         voice, text, net = mine.builtin_voice(), mine.text_ids("hello there"), mine.t3
         prefix = decode.prefill(net, voice.speaker, voice.t3_prompt, 0.5)
         start = prefix.length + len(text) + 2
-        cache = Cache.empty(net.dims, 2, start + 1, prefix.keys.device, prefix.keys.dtype)
-        cache.keys[:, :, :, : prefix.length] = prefix.keys
-        cache.values[:, :, :, : prefix.length] = prefix.values
+        cache = prefix.cache(net.dims, 2, start + 1)
         first = net.logits(net.text(text, guided=True), cache, prefix.length)
         token = net.speech(torch.tensor([100]), 1).expand(2, -1, -1)
         return torch.cat([first, net.logits(token, cache, start)])

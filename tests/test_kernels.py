@@ -21,6 +21,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import HERE, KERNELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -30,19 +31,13 @@ from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.pipeline import Speaker
 from chatterbox_nb.engine.sampling import Sampling
-from chatterbox_nb.precision import device, kernels
+from chatterbox_nb.precision import kernels
 from chatterbox_nb.precision.kernels import Kernel, dequantize
 from chatterbox_nb.precision.kernels.packed import Int8PackArm, Int8PackMps
 from chatterbox_nb.precision.kernels.x86 import Int8Pack
 from chatterbox_nb.precision.layers import Int8Linear, quantize
 from chatterbox_nb.precision.plan import DeviceFacts
 
-HERE = device.facts("cpu")
-KERNELS = [
-    "plain",
-    pytest.param("int8pack", marks=pytest.mark.skipif(HERE.capability not in ("AVX2", "AVX512"), reason="no AVX2")),
-    pytest.param("dynamic", marks=pytest.mark.skipif(not HERE.vnni, reason="no VNNI")),
-]
 ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 FLOAT32 = ROUNDING[torch.float32]
 TINY = 1e-37  # what may underflow

@@ -12,6 +12,7 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import torch
+from conftest import KERNELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -22,16 +23,10 @@ from chatterbox_nb.checkpoint.loader import plain_fills
 from chatterbox_nb.checkpoint.reference import import_package
 from chatterbox_nb.checkpoint.tensorfile import TensorFile
 from chatterbox_nb.errors import PrecisionError, TensorError
-from chatterbox_nb.precision import device, kernels, layers
+from chatterbox_nb.precision import kernels, layers
 from chatterbox_nb.precision.kernels import dequantize
 from chatterbox_nb.precision.layers import Int8Embedding, Int8Linear, Int8Weight, convert, is_int8, quantize, tensors_of
 
-HERE = device.facts("cpu")
-KERNELS = [
-    "plain",
-    pytest.param("int8pack", marks=pytest.mark.skipif(HERE.capability not in ("AVX2", "AVX512"), reason="no AVX2")),
-    pytest.param("dynamic", marks=pytest.mark.skipif(not HERE.vnni, reason="no VNNI")),
-]
 # Below this a scale would be a subnormal float32, which has fewer digits than the error bound needs.
 SMALLEST_LARGEST = 127 * float(np.finfo(np.float32).tiny)
 

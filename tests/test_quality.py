@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import HERE, KERNELS
 from torch import Tensor
 
 from benchmarks.quality_faults import scales_of_the_wrong_axis
@@ -22,16 +23,9 @@ from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.conditioning import mel_spectrogram
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import StageNoise
-from chatterbox_nb.precision import device
 from chatterbox_nb.precision.plan import STORAGE, int8_rows
 
 pytestmark = pytest.mark.xdist_group("quality")
-HERE = device.facts("cpu")
-KERNELS = [
-    "plain",
-    pytest.param("int8pack", marks=pytest.mark.skipif(HERE.capability not in ("AVX2", "AVX512"), reason="no AVX2")),
-    pytest.param("dynamic", marks=pytest.mark.skipif(not HERE.vnni, reason="no VNNI")),
-]
 README_CROSS_ENTROPY, README_UTTERANCES = 1.0907, 100
 MEL_LIMIT = 0.04  # L1 of log mels; measured 0.027, of mels that spread by 2.6
 WAVE_LIMIT = 0.09  # L1 of log mels of the waves; measured 0.074, and 0.096 between two draws of the source's noise

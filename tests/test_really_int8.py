@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SENTENCE
+from conftest import FAST_KERNELS, HERE, SENTENCE
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -19,15 +19,9 @@ from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.sampling import Sampling
-from chatterbox_nb.precision import device
 from chatterbox_nb.precision.layers import Int8Linear
 
-HERE = device.facts("cpu")
 TOKENS = 6
-KERNELS = [
-    pytest.param("int8pack", marks=pytest.mark.skipif(HERE.capability not in ("AVX2", "AVX512"), reason="no AVX2")),
-    pytest.param("dynamic", marks=pytest.mark.skipif(not HERE.vnni, reason="no VNNI")),
-]
 OPERATORS = {"int8pack": "aten::_weight_int8pack_mm", "dynamic": "onednn::qlinear_pointwise"}
 
 
@@ -65,9 +59,7 @@ def prefilled(model: Model) -> tuple[Cache, int]:
     t3, voice, text = model.t3, model.builtin_voice(), model.text_ids(SENTENCE)
     prefix = decode.prefill(t3, voice.speaker, voice.t3_prompt, 0.5)
     start = prefix.length + len(text) + 2
-    cache = Cache.empty(t3.dims, 2, start + TOKENS, prefix.keys.device, prefix.keys.dtype)
-    cache.keys[:, :, :, : prefix.length] = prefix.keys
-    cache.values[:, :, :, : prefix.length] = prefix.values
+    cache = prefix.cache(t3.dims, 2, start + TOKENS)
     t3.logits(t3.text(text, guided=True), cache, prefix.length)
     return cache, start
 
@@ -77,7 +69,7 @@ def layers_of(model: Model) -> list[Int8Linear]:
     return [layer for part in decoded for layer in part.modules() if isinstance(layer, Int8Linear)]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", FAST_KERNELS)
 def test_the_kernel_multiplies_every_layer_of_every_token(demo: Callable[..., Model], kernel: str) -> None:
     model = demo("int8", kernel)
     layers = layers_of(model)
@@ -93,7 +85,7 @@ def test_the_kernel_multiplies_every_layer_of_every_token(demo: Callable[..., Mo
     assert sum(watch.calls[name] for name in others) == 0
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", FAST_KERNELS)
 def test_a_token_allocates_less_than_one_layer(demo: Callable[..., Model], kernel: str) -> None:
     """Not even one layer's int8 weights, let alone its floats."""
     model = demo("int8", kernel)

@@ -30,7 +30,7 @@ from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import DTYPES, TensorFile, make_header
 from chatterbox_nb.errors import TensorError
 from chatterbox_nb.events import CancelToken, Observer, Progress
-from chatterbox_nb.precision.layers import Int8Linear
+from chatterbox_nb.precision.layers import finish
 from chatterbox_nb.precision.plan import Plan
 
 _FORMAT = "1"  # of these files; a change of how numbers are quantized is a new one
@@ -160,9 +160,7 @@ def read(
         if file.metadata.get("checksum") != _combined(sums):
             raise TensorError(f"{path} is damaged: its checksum is another.")
     for module in modules.values():
-        for child in module.modules():
-            if isinstance(child, Int8Linear):
-                child.finish()
+        finish(module)
 
 
 def _assign(layer: nn.Module, name: str, tensor: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from chatterbox_nb.checkpoint.tensorfile import Entry, TensorFile
 from chatterbox_nb.errors import TensorError, nearest
 from chatterbox_nb.events import CancelToken
-from chatterbox_nb.precision.layers import Int8Linear, Int8Weight, is_int8, quantize
+from chatterbox_nb.precision.layers import Int8Linear, Int8Weight, finish, is_int8, quantize
 from chatterbox_nb.precision.plan import TensorInfo
 
 _GAIN, _DIRECTION = ".parametrizations.weight.original0", ".parametrizations.weight.original1"
@@ -151,9 +151,7 @@ def load(
         if problem:
             raise TensorError(f"{file.path}, '{fill.sources[-1]}': {problem}")
         on_fill(fill)
-    for child in module.modules():
-        if isinstance(child, Int8Linear):
-            child.finish()
+    finish(module)
 
 
 def _value(file: TensorFile, fill: Fill) -> Tensor:

@@ -129,15 +129,14 @@ def read_encoders(
         "voice_encoder": modules.voice_encoder,
     }
     fills: Fills = {}
-    absent: set[str] = set()
-    for component, module in parts.items():
-        with TensorFile(files.path("voice_encoder" if component == "voice_encoder" else "s3gen")) as file:
-            prefix = _PREFIX.get(component, "")
-            lacking = {name.removeprefix(prefix) for name in spec.optional if name not in file.entries}
-            absent |= lacking if component == "tokenizer" else set()
-            _leave_out(module, {*(lacking if component == "tokenizer" else ()), *spec.unused})
-            fills[component] = loader.plain_fills(module, prefix)
+    with TensorFile(files.path("s3gen")) as shared, TensorFile(files.path("voice_encoder")) as own:
+        absent = {name.removeprefix("tokenizer.") for name in spec.optional if name not in shared.entries}
+        _leave_out(parts["tokenizer"], absent)
+        for component, module in parts.items():
+            _leave_out(module, spec.unused)
+            fills[component] = loader.plain_fills(module, _PREFIX.get(component, ""))
             _convert(component, module, fills[component], tensors, planned)
+            file = own if component == "voice_encoder" else shared
             loader.load(module, file, fills[component], torch.device("cpu"))
     conditioning.own_constants(parts["tokenizer"], absent)
     return Encoders(**parts), fills

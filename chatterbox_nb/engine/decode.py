@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from chatterbox_nb.checkpoint.catalog import T3Dims
 from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
@@ -35,6 +36,13 @@ class Prefix:
     @property
     def length(self) -> int:
         return self.keys.shape[3]
+
+    def cache(self, dims: T3Dims, rows: int, length: int) -> Cache:
+        """A cache of `length` positions that begins with this prefix, in each of its rows."""
+        cache = Cache.empty(dims, rows, length, self.keys.device, self.keys.dtype)
+        cache.keys[:, :, :, : self.length] = self.keys
+        cache.values[:, :, :, : self.length] = self.values
+        return cache
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,7 @@ def decode(
     wanted = min(budget, limit)
     rows = 2 if options.cfg_weight > 0 else 1
     start = prefix.length + len(text) + 2
-    cache = Cache.empty(dims, rows, start + wanted, prefix.keys.device, prefix.keys.dtype)
-    cache.keys[:, :, :, : prefix.length] = prefix.keys
-    cache.values[:, :, :, : prefix.length] = prefix.values
+    cache = prefix.cache(dims, rows, start + wanted)
     seen = torch.zeros(dims.speech_vocab, dtype=torch.bool, device=text.device)
     seen[dims.start_speech] = True
 

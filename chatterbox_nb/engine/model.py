@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,22 +132,12 @@ class Prepared:
         )
 
 
-def load(
-    spec: ModelSpec,
-    files: Files,
-    precision: str,
-    device: DeviceFacts,
-    kernel: str = "auto",
-    why: str = "",
-    observer: Observer = events.ignore,
-    cancel: CancelToken | None = None,
-    **options: Any,
-) -> Model:
+def load(spec: ModelSpec, files: Files, precision: str, device: DeviceFacts, *arguments: Any, **options: Any) -> Model:
     """Loads a model: `prepare`, a look at the free memory, `finish`.
 
     Args and errors: theirs.
     """
-    prepared = prepare(spec, files, precision, device, kernel, why, observer, cancel, **options)
+    prepared = prepare(spec, files, precision, device, *arguments, **options)
     prepared.check_room(device.free_bytes)
     return finish(prepared)
 
@@ -220,7 +211,7 @@ def finish(prepared: Prepared) -> Model:
     with PeakMeter() as meter:
         modules, fills, content, how = _weights(prepared, warnings)
         encoders = None
-        if any(row.placement == "resident" and row.component == "tokenizer" for row in planned.rows):
+        if planned.keeps_encoders:
             with phase("encoders"):
                 encoders, more = assembly.read_encoders(spec, prepared.files, prepared.tensors, planned)
                 fills |= more
@@ -263,7 +254,7 @@ def finish(prepared: Prepared) -> Model:
 
 def _bytes_at(precision: str, prepared: Prepared) -> int:
     """What this model takes in memory at another precision, in the same placement."""
-    keeps = any(row.placement == "resident" and row.component == "tokenizer" for row in prepared.plan.rows)
+    keeps = prepared.plan.keeps_encoders
     return plan(prepared.tensors, precision, prepared.device, keep_encoders=keeps).expected_bytes
 
 
@@ -298,20 +289,17 @@ def _weights(prepared: Prepared, warnings: list[str]) -> tuple[Modules, Fills, s
     return modules, fills, content, "not written"
 
 
-def _from_cache(prepared: Prepared, path: Any) -> tuple[Modules, Fills]:
-    spec, planned, phase = prepared.spec, prepared.plan, prepared.phase
+def _from_cache(prepared: Prepared, path: Path) -> tuple[Modules, Fills]:
     assert prepared.content is not None
-    with phase("weights"):
-        modules, fills = assembly.assemble(spec, prepared.built, prepared.tensors, planned, prepared.device)
-        key = caches.key(spec, planned, prepared.content)
-        caches.read(path, key, modules, torch.device(planned.device), phase.observer, phase.cancel)
-        vocoder.own_constants(modules["vocoder"], spec.sample_rate, planned.device)
-    return modules, fills
+    key = caches.key(prepared.spec, prepared.plan, prepared.content)
+    device, phase = torch.device(prepared.plan.device), prepared.phase
+    return _filled(
+        prepared, lambda modules, fills: caches.read(path, key, modules, device, phase.observer, phase.cancel)
+    )
 
 
 def _from_checkpoint(prepared: Prepared) -> tuple[Modules, Fills, str]:
-    spec, planned, phase = prepared.spec, prepared.plan, prepared.phase
-    digest = hashlib.sha256()
+    phase, digest = prepared.phase, hashlib.sha256()
     with ExitStack() as stack:
         with phase("check"):
             opened = {
@@ -319,9 +307,21 @@ def _from_checkpoint(prepared: Prepared) -> tuple[Modules, Fills, str]:
                 for role in assembly.TENSOR_FILES
             }
             for role, file in opened.items():
-                _check(file, role, spec, prepared.tensors)
-        with phase("weights"):
-            modules, fills = assembly.assemble(spec, prepared.built, prepared.tensors, planned, prepared.device)
-            assembly.fill(modules, fills, opened, planned.device, phase.observer, phase.cancel)
-            vocoder.own_constants(modules["vocoder"], spec.sample_rate, planned.device)
+                _check(file, role, prepared.spec, prepared.tensors)
+        modules, fills = _filled(
+            prepared,
+            lambda modules, fills: assembly.fill(
+                modules, fills, opened, prepared.plan.device, phase.observer, phase.cancel
+            ),
+        )
     return modules, fills, digest.hexdigest()
+
+
+def _filled(prepared: Prepared, fill: Callable[[Modules, Fills], None]) -> tuple[Modules, Fills]:
+    """The modules put together, filled, and with what is in no file."""
+    spec, planned = prepared.spec, prepared.plan
+    with prepared.phase("weights"):
+        modules, fills = assembly.assemble(spec, prepared.built, prepared.tensors, planned, prepared.device)
+        fill(modules, fills)
+        vocoder.own_constants(modules["vocoder"], spec.sample_rate, planned.device)
+    return modules, fills

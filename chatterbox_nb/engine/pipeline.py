@@ -152,7 +152,7 @@ class Speaker:
 def working_bytes(model: Model, texts: list[str], guided: bool) -> int:
     """What a take needs at the least, over the weights: the keys and values of its longest chunk."""
     dims, rules = model.spec.t3, model.spec.text
-    longest = max((len(model.text_ids(text)) for text in texts), default=0)
+    longest = len(model.text_ids(max(texts, key=len)))  # in characters, so that one is tokenized and not all
     positions = dims.perceiver_queries + 2 + longest + 2 + min(rules.budget(longest), model.spec.max_tokens)
     values = 2 * dims.layers * dims.width * positions * (2 if guided else 1)
     return values * BYTES[model.plan.compute]

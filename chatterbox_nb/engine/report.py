@@ -90,28 +90,22 @@ def measure(
 ) -> tuple[Row, ...]:
     """The plan's rows with the bytes of the tensors that are there, walked one by one."""
     kinds = {(tensor.component, tensor.name): tensor.kind for tensor in tensors}
-    found: dict[tuple[str, str], int] = {}
-    counted: dict[tuple[str, str], tuple[int, int]] = {}
+    sizes: dict[tuple[str, str], int] = {}
+    holders: dict[tuple[str, str], dict[str, bool]] = {}  # the layers of each row, and whether they are in int8
     for component, module in modules.items():
         kind_of = {fill.target: kinds[component, fill.sources[-1]] for fill in fills[component]}
-        optional = {name: kind for (part, name), kind in kinds.items() if part == component}
-        holders: dict[tuple[str, str], dict[str, bool]] = {}  # the layers of each row, and whether they are in int8
         for name, tensor in layers.tensors_of(module).items():
             target = name.removesuffix("_int8").removesuffix("_scale")
-            kind = kind_of.get(target) or optional.get(f"{component}.{target}", "table")
-            found[component, kind] = found.get((component, kind), 0) + tensor.numel() * tensor.element_size()
+            # What the file lacks and was computed is known by its published name; what never is in one is a table.
+            kind = kind_of.get(target) or kinds.get((component, f"{component}.{target}"), "table")
+            sizes[component, kind] = sizes.get((component, kind), 0) + tensor.numel() * tensor.element_size()
             held = holders.setdefault((component, kind), {})
             layer = target.rpartition(".")[0]
             held[layer] = held.get(layer, False) or name.endswith("_int8")
-        counted |= {key: (len(held), sum(held.values())) for key, held in holders.items()}
-    return tuple(
-        replace(
-            row,
-            bytes=found.get((row.component, row.kind), 0),
-            layers=counted.get((row.component, row.kind), (0, 0))[0],
-            converted=counted.get((row.component, row.kind), (0, 0))[1],
-        )
-        if row.placement == "resident"
-        else row
-        for row in planned.rows
-    )
+
+    def measured(row: Row) -> Row:
+        key = row.component, row.kind
+        held = holders.get(key, {})
+        return replace(row, bytes=sizes.get(key, 0), layers=len(held), converted=sum(held.values()))
+
+    return tuple(measured(row) if row.placement == "resident" else row for row in planned.rows)

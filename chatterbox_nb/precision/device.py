@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -34,6 +37,15 @@ def resolve(asked: str = "auto") -> str:
     if name not in have:
         raise PrecisionError(f"This machine has no device '{asked}'; it has {', '.join(have)}.{nearest(asked, have)}")
     return name
+
+
+def processor() -> str:
+    """What the processor is called, and how many cores of it there are."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
+        name = found[1].strip()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def wake(name: str) -> None:

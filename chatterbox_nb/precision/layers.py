@@ -278,6 +278,13 @@ def convert(
     return converted
 
 
+def finish(module: nn.Module) -> None:
+    """After its weights are there: makes what the kernels of its layers multiply with."""
+    for layer in module.modules():
+        if isinstance(layer, Int8Linear):
+            layer.finish()
+
+
 def is_int8(layer: nn.Module) -> bool:
     return isinstance(layer, (Int8Linear, Int8Embedding, Int8Weight, Int8Recurrent))
 

@@ -190,6 +190,11 @@ class Plan:
         return sum(row.resident_bytes for row in self.rows)
 
     @property
+    def keeps_encoders(self) -> bool:
+        """Whether what reads a clip stays in memory between voices."""
+        return any(row.placement == "resident" for row in self.rows if row.component in ENCODERS)
+
+    @property
     def shipped_bytes(self) -> int:
         """Bytes of everything the package loads, in float32."""
         return sum(row.shipped_bytes for row in self.rows)
