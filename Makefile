@@ -6,12 +6,15 @@ BIN = $(VENV)/bin
 OUT ?= out
 READY = $(VENV)/.ready
 
-.PHONY: help demo lab test lint test-pythons test-weights test-gpu test-colab oracle-full bench quality quality-check clean
+.PHONY: help demo lab test test-browser test-kernels pictures lint test-pythons test-weights test-gpu test-colab oracle-full bench quality quality-check clean
 
 help:
 	@echo "make demo          run the quickstart notebook headless: an HTML page and a WAV in $(OUT)/"
 	@echo "make lab           open it in JupyterLab"
 	@echo "make test          lint, types, tests, notebooks"
+	@echo "make test-browser  notebooks in JupyterLab in a headless Chromium; pictures in $(OUT)/browser"
+	@echo "make test-kernels  panels in kernels of every ipykernel that matters"
+	@echo "make pictures      the README's pictures of the panels, made again"
 	@echo "make oracle-full   full-size random weights against the package itself (minutes, 12 GB of memory)"
 	@echo "make bench         full-size report: ours and the package in one run (minutes, 12 GB of memory)"
 	@echo "make quality       what each precision costs the demo voice: rewrites docs/quality.md (half an hour)"
@@ -43,8 +46,17 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not weights and not full and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not weights and not full and not gpu and not browser"
 	CHATTERBOX_NB_MODEL=demo $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 300 -p no:xdist notebooks
+
+test-browser: $(READY)
+	OUT="$(OUT)" $(BIN)/python -m pytest -m browser -p no:xdist tests/browser
+
+test-kernels: $(READY)
+	$(BIN)/python tests/kernels.py
+
+pictures: $(READY)
+	OUT="$(OUT)" CHATTERBOX_NB_PICTURES=1 $(BIN)/python -m pytest -m browser -p no:xdist tests/browser -k readme
 
 test-weights: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m weights

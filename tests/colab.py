@@ -29,7 +29,8 @@ PYTHON = ENVIRONMENT / "bin" / "python"
 VERSION = "3.13"
 OTHERS = ("3.12", "3.11")  # better than none, where Colab's own cannot be had
 # Of the `test` extra: what is run before, in the other environment.
-NOT_NEEDED = {"jupyterlab", "ruff", "mypy"}
+NOT_NEEDED = {"jupyterlab", "ruff", "mypy", "playwright", "axe-playwright-python"}
+SELECTED = "not weights and not full and not gpu and not browser"
 # Colab's jupyter_client and ipykernel are older than Python 3.13, which warns of them; httpx leaves a socket to it.
 HOST_WARNINGS = (
     "-W", "ignore:datetime.datetime.utcnow:DeprecationWarning",
@@ -62,7 +63,7 @@ def main() -> None:
     _check_nothing_changed(with_ours, _installed(), "installing the test tools")
     failed = []
     for name, command in {
-        "tests": ["-n", "2", "--dist", "loadgroup", "-m", "not weights and not full and not gpu"],
+        "tests": ["-n", "2", "--dist", "loadgroup", "--ignore", "tests/browser", "-m", SELECTED],
         "notebooks": ["--nbval-lax", "--nbval-cell-timeout", "300", "-p", "no:xdist", "notebooks"],
     }.items():
         with _timed(f"{name} on Colab's stack"):
