@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chatterbox_nb.errors import TTSError
     from chatterbox_nb.events import CancelToken, Progress
+    from chatterbox_nb.history import takes
     from chatterbox_nb.library import voices
+    from chatterbox_nb.notebook.panels import panel
     from chatterbox_nb.speech import info, load, memory, speak, stream, submit, unload
     from chatterbox_nb.take import SpeechRequest, Take
 
@@ -34,6 +36,8 @@ _HOME = {
     "info": "speech",
     "memory": "speech",
     "voices": "library",
+    "takes": "history",
+    "panel": "notebook.panels",
     "Take": "take",
     "SpeechRequest": "take",
     "CancelToken": "events",
@@ -41,7 +45,7 @@ _HOME = {
     "TTSError": "errors",
 }
 __all__ = [  # noqa: RUF022  in the order people meet them
-    "load", "speak", "stream", "submit", "info", "memory", "voices", "unload",
+    "load", "speak", "stream", "submit", "info", "memory", "voices", "takes", "panel", "unload",
     "Take", "SpeechRequest", "CancelToken", "Progress", "TTSError",
 ]  # fmt: skip
 

@@ -10,7 +10,9 @@ import queue
 import re
 import sys
 import threading
+import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
@@ -20,11 +22,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from chatterbox_nb import usage
-from chatterbox_nb.errors import Busy, EngineError, OutOfMemory, TTSError
+from chatterbox_nb.errors import Busy, Cancelled, EngineError, OutOfMemory, TTSError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 
 T = TypeVar("T")
 _WAIT_SLICE_SECONDS = 0.1
+_REMEMBERED = 60  # jobs that are done, for whoever shows what happened
+# What a job is, for whoever shows it. A look is at what could be loaded.
+KINDS = ("load", "unload", "take", "voice", "look", "work")
 
 
 @dataclass(eq=False)
@@ -32,13 +37,17 @@ class Job(Generic[T]):
     """Work on the model thread: wait for its `result`, `cancel` it, look at its `latest` progress.
 
     `device`, `needs` and `cure` are what an error tells when memory runs out: where, how many bytes the work needs at
-    the least, and what to try. The work sets them as it comes to know them.
+    the least, and what to try. The work sets them as it comes to know them. `kind` is one of `KINDS`; `began` is in
+    seconds since the epoch, once it runs.
     """
 
     label: str
     work: Callable[[Job[T]], T]
     observer: Observer | None = None
     cancel_token: CancelToken = field(default_factory=CancelToken)
+    kind: str = "work"
+    on_progress: Callable[[], None] | None = None
+    began: float | None = None
     latest: Progress | None = None
     device: str = "cpu"
     needs: int | None = None
@@ -48,6 +57,8 @@ class Job(Generic[T]):
     def observe(self, progress: Progress) -> None:
         """The observer that the work calls."""
         self.latest = progress
+        if self.on_progress is not None:
+            self.on_progress()
         if self.observer is not None:
             self.observer(progress)
 
@@ -82,6 +93,37 @@ class Job(Generic[T]):
                 self.cancel()
 
 
+@dataclass(frozen=True)
+class Done:
+    """A job that ended.
+
+    Args:
+        began, ended: seconds since the epoch.
+        failure: what went wrong, in its error's words; empty when nothing did.
+        stopped: it was stopped on request.
+    """
+
+    kind: str
+    label: str
+    began: float
+    ended: float
+    failure: str = ""
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the model thread is doing, how many jobs wait behind it, and what it did, the newest last."""
+
+    running: Job[Any] | None
+    waiting: int
+    done: tuple[Done, ...]
+
+    def last(self, *kinds: str) -> Done | None:
+        """The last job of these kinds that ended."""
+        return next((done for done in reversed(self.done) if done.kind in kinds), None)
+
+
 class ModelThread:
     """Runs jobs. `after_failure` is called when one failed, to give memory back."""
 
@@ -92,6 +134,8 @@ class ModelThread:
         self._running: Job[Any] | None = None
         self._waiting = 0
         self._observers: list[Observer] = []
+        self._watchers: list[Callable[[], None]] = []
+        self._done: deque[Done] = deque(maxlen=_REMEMBERED)
         self._after_failure = after_failure
 
     def submit(
@@ -101,11 +145,13 @@ class ModelThread:
         observer: Observer | None = None,
         cancel: CancelToken | None = None,
         wait: bool = True,
+        kind: str = "work",
     ) -> Job[T]:
         """Puts work on the model thread.
 
         Args:
             label: what it is, for people: "speaking".
+            kind: one of `KINDS`.
             work: called there with its Job.
             observer: told of its progress.
             cancel: a token of the caller's.
@@ -114,7 +160,7 @@ class ModelThread:
         Raises:
             Busy: other work is running or waiting.
         """
-        job = Job(label, work, observer, cancel or CancelToken())
+        job = Job(label, work, observer, cancel or CancelToken(), kind, self.changed)
         with self._lock:
             if not wait and (self._running is not None or self._waiting):
                 running = self._running.label if self._running else "other work"
@@ -126,6 +172,7 @@ class ModelThread:
                 self._thread = threading.Thread(target=self._serve, name="chatterbox-nb model", daemon=True)
                 self._thread.start()
         self._jobs.put(job)
+        self.changed()
         return job
 
     @property
@@ -133,6 +180,23 @@ class ModelThread:
         """What the model thread is doing, or None."""
         running = self._running
         return running.label if running else None
+
+    def activity(self) -> Activity:
+        """What it is doing, at this moment."""
+        with self._lock:
+            return Activity(self._running, self._waiting, tuple(self._done))
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Calls a watcher whenever something is other than it was: a job asked for, begun, further on or done, a model
+        loaded, a take or a voice kept. On the thread that changed it, so it must return at once. Returns what stops it.
+        """
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+
+    def changed(self) -> None:
+        """Tells everyone who watches."""
+        for watcher in tuple(self._watchers):
+            watcher()
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Tells an observer of all work, and of every load and unload as it ends. Returns what stops that."""
@@ -145,6 +209,8 @@ class ModelThread:
             with self._lock:
                 self._waiting -= 1
                 self._running = job
+                job.began = time.time()
+            self.changed()
             self._run(job)
             del job
 
@@ -162,13 +228,16 @@ class ModelThread:
         except BaseException as error:
             failure = in_one_line(error, job)
         # Outside of the handler: a failure raised in it would keep the frames, and so the tensors, of what failed.
+        told, stopped = str(failure) if failure is not None else "", isinstance(failure, Cancelled)
         with self._lock:
             self._running = None
+            self._done.append(Done(job.kind, job.label, job.began or 0.0, time.time(), told, stopped))
         if failure is None:
             job._future.set_result(outcome)
         else:
             self._after_failure()
             job._future.set_exception(failure)
+        self.changed()
 
     def teller(self, job: Job[Any]) -> Observer:
         """The observer that work reports to: its job's own, and everyone who observes the manager."""

@@ -62,6 +62,7 @@ class VoiceLibrary:
             self.remove(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{name}.flac").write_bytes(data)
+        manager.get().changed()
 
     def list(self) -> list[str]:
         """The names, in order."""
@@ -87,12 +88,13 @@ class VoiceLibrary:
         for prepared in self.folder.glob(f"{name}.*.safetensors"):
             prepared.unlink()
         path.unlink()
+        manager.get().changed()
 
     def __getitem__(self, name: str) -> Voice:
         """The voice, prepared for the loaded model."""
         shared = manager.get()
         shared.loaded()
-        return shared.submit("preparing a voice", lambda job: resolve(shared.loaded(), name, job)).wait()
+        return shared.submit("preparing a voice", lambda job: resolve(shared.loaded(), name, job), kind="voice").wait()
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self.list()

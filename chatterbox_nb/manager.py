@@ -22,6 +22,7 @@ from chatterbox_nb.usage import MemoryReading
 if TYPE_CHECKING:
     from chatterbox_nb.checkpoint.catalog import ModelSpec
     from chatterbox_nb.checkpoint.source import Files
+    from chatterbox_nb.choices import Outlook
     from chatterbox_nb.engine.model import Model, Prepared
     from chatterbox_nb.engine.report import LoadReport
     from chatterbox_nb.precision.plan import DeviceFacts, Plan
@@ -98,6 +99,11 @@ class Manager(ModelThread):
     def device(self) -> str:
         return self.model.plan.device if self.model else "cpu"
 
+    @property
+    def automatic(self) -> bool:
+        """Whether `auto` chose the precision of the model that is loaded."""
+        return self._asked is not None and self._asked.automatic
+
     def loaded(self) -> Model:
         """The model.
 
@@ -140,11 +146,12 @@ class Manager(ModelThread):
             downloads=settings.value_of("model_dir"),
             cache=settings.value_of("cache_dir") if settings.value_of("cache") else None,
         )
-        return self.submit(f"loading {name}", lambda job: self._load(job, asked), observer, cancel, wait)
+        return self.submit(f"loading {name}", lambda job: self._load(job, asked), observer, cancel, wait, kind="load")
 
     def _load(self, job: Job[Any], asked: Asked) -> LoadReport:
         from chatterbox_nb.checkpoint import source as sources
         from chatterbox_nb.engine import model as engine
+        from chatterbox_nb.precision.plan import cure
 
         tell = self.teller(job)
         tell(Progress("find", detail=asked.model))
@@ -158,7 +165,7 @@ class Manager(ModelThread):
             return self.model.report
         prepared = _prepare(asked, spec, files, facts, tell, job.cancel_token)
         asked = replace(asked, precision=prepared.plan.precision)
-        job.needs, job.cure = prepared.plan.expected_bytes, _cure(prepared.plan.precision, spec.name)
+        job.needs, job.cure = prepared.plan.expected_bytes, cure(prepared.plan.precision, spec.name)
         prepared.check_room(facts.free_bytes)
         before = self._asked if self.model is not None and not self._fits_beside(prepared.plan, facts) else None
         if before is not None:
@@ -184,9 +191,9 @@ class Manager(ModelThread):
         name = devices.resolve(device)
         devices.wake(name)
         found = devices.facts(name)
-        if found.free_bytes is None or self.model is None or self.device != name:
+        if found.free_bytes is None:
             return found
-        return replace(found, free_bytes=found.free_bytes + self.model.report.bytes)
+        return replace(found, free_bytes=found.free_bytes + self.bytes_on(name))
 
     def _resolved(self, asked: Asked, spec: ModelSpec, facts: DeviceFacts) -> Asked:
         """With `auto` resolved, where the loaded model's tensors are those of the one that is asked for.
@@ -205,7 +212,7 @@ class Manager(ModelThread):
     def _fits_beside(self, planned: Plan, facts: DeviceFacts) -> bool:
         """Whether a model fits while the loaded one is still there."""
         assert self.model is not None
-        there = self.model.report.bytes if self.device == facts.name else 0
+        there = self.bytes_on(facts.name)
         return facts.free_bytes is None or _LOADING * planned.expected_bytes < facts.free_bytes - there
 
     def _restore(self, before: Asked, tell: Observer, failure: BaseException) -> None:
@@ -231,6 +238,28 @@ class Manager(ModelThread):
         self._peak_bytes = usage.process_bytes()
         usage.release(self.device)
 
+    def look(self, model: str, device: str = "auto", source: str | Path | None = None) -> Job[Outlook]:
+        """What a model would be at each precision on a device, by its plan: nothing is loaded. `outlook` as a job.
+
+        Args: see `chatterbox_nb.load`.
+        """
+
+        def work(job: Job[Outlook]) -> Outlook:
+            self.teller(job)(Progress("look", detail=model))
+            return self.outlook(model, device, source)
+
+        return self.submit(f"looking at {model}", work, kind="look")
+
+    def outlook(self, model: str, device: str = "auto", source: str | Path | None = None) -> Outlook:
+        """The same at once, on the thread that calls: for what was looked at before (`choices.known`)."""
+        from chatterbox_nb import choices
+
+        return choices.outlook(model, device, source, self.bytes_on)
+
+    def bytes_on(self, device: str) -> int:
+        """What the loaded model has on a device, which another one may have instead."""
+        return self.model.report.bytes if self.model is not None and self.device == device else 0
+
     def unload(self, wait: bool = True) -> Job[int]:
         """Drops the model and gives its memory back. The result is the bytes its tensors had."""
 
@@ -240,7 +269,7 @@ class Manager(ModelThread):
             self.teller(job)(Progress("unloaded"))
             return freed
 
-        return self.submit("unloading", work, wait=wait)
+        return self.submit("unloading", work, wait=wait, kind="unload")
 
     def _drop(self) -> None:
         device = self.device
@@ -340,9 +369,3 @@ def _prepare(
         spec, files, asked.precision, facts, asked.kernel, asked.why, tell, cancel,
         off=asked.off, keep_encoders=asked.keep_encoders, cache=QuantizedCache(asked.cache) if asked.cache else None,
     )  # fmt: skip
-
-
-def _cure(precision: str, name: str) -> str:
-    if precision == "int8":
-        return "Close other programs or notebooks, or %tts_unload first."
-    return f"Try %tts_load {name} --precision int8."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chatterbox_nb import audio, library, manager, settings
+from chatterbox_nb import audio, history, library, manager, settings
 from chatterbox_nb import text as texts
 from chatterbox_nb.errors import Cancelled, SettingError, TextError, nearest
 from chatterbox_nb.events import CancelToken, Observer, Progress
@@ -122,7 +122,7 @@ def submit(
     def work(job: Job[Take]) -> Take:
         return _take(shared.loaded(), asked, job, on_chunk)
 
-    return shared.submit("speaking", work, observer, cancel, wait)
+    return shared.submit("speaking", work, observer, cancel, wait, kind="take")
 
 
 def stream(text: str | SpeechRequest, voice: Any = None, seed: int | None = None, **options: Any) -> Iterator[Take]:
@@ -175,6 +175,7 @@ class _Asked:
         if len(self.request.text) > limit:
             raise TextError(f"The text has {len(self.request.text):,} characters; MAX_TOTAL_LENGTH allows {limit:,}.")
         self.monitored = settings.value_of("monitoring")
+        self.takes_kept = settings.value_of("takes_kept")
         self.cleanup = settings.value_of("cleanup_interval"), settings.value_of("cuda_cache_interval")
         self.chunks = texts.chunks(self.request.text, model.spec.text, self.request.max_chunk)
 
@@ -227,10 +228,14 @@ def _take(model: Model, asked: _Asked, job: Job[Take], on_chunk: Callable[[Take]
     manager.get().took(meter.peak or None, *asked.cleanup)
     if stopped:
         kept = compose(spoken, cancelled=True) if spoken else None
+        if kept is not None:
+            history.takes.add(kept, asked.takes_kept)
         seconds = f" ({kept.duration:.1f} s)" if kept else ""
         raise Cancelled(f"Stopped. {len(spoken)} of {len(asked.chunks)} chunks were finished{seconds}.", kept)
     tell(Progress("spoken", len(spoken), len(spoken), fraction=1.0))
-    return compose(spoken)
+    take = compose(spoken)
+    history.takes.add(take, asked.takes_kept)
+    return take
 
 
 class _Composer:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -46,6 +48,12 @@ class MemoryReading(Shown):
         return self.device_total - self.device_used
 
     @property
+    def others(self) -> int | None:
+        """What is used, but not by this process: by other processes, and on a GPU by its drivers' contexts."""
+        ours = self.process if self.device == "cpu" else self.reserved
+        return None if self.device_used is None or ours is None else max(0, self.device_used - ours)
+
+    @property
     def allocatable(self) -> int | None:
         """Free memory, and what the device's allocator holds without using it."""
         if self.device_free is None:
@@ -55,9 +63,15 @@ class MemoryReading(Shown):
 
 def process_bytes() -> int:
     """Resident memory of this process."""
+    return int(_process(os.getpid()).memory_info().rss)
+
+
+@cache
+def _process(number: int) -> Any:
+    """psutil's view of a process, which takes longer to make than to read."""
     import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    return psutil.Process(number)
 
 
 def read(device: str = "cpu", tensors: int | None = None, peak: int | None = None) -> MemoryReading:

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from benchmarks import table
+from benchmarks import panels, table
 from chatterbox_nb import settings
 from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.notebook.arguments import PARSERS
@@ -56,6 +56,12 @@ def test_the_measured_page_is_made_from_the_results() -> None:
     assert (ROOT / "docs" / "measured.md").read_text(encoding="utf-8") == table.measured(results)
 
 
+def test_what_panels_cost_is_made_from_the_results() -> None:
+    results = json.loads(panels.RESULTS.read_text())
+    assert between(panels.BEGIN, panels.END) == panels.line(results)
+    assert max(results["tick_ms"]) < 10  # of a second: 1 % of a core
+
+
 def test_the_memory_guides_table_is_made_from_the_results() -> None:
     text = (ROOT / "docs" / "vram.md").read_text(encoding="utf-8")
     made = text.split(table.VRAM_BEGIN)[1].split(table.VRAM_END)[0].strip()
@@ -84,7 +90,8 @@ def test_the_rows_of_the_results_add_up() -> None:
 
 def test_the_readme_has_its_parts_in_order() -> None:
     assert re.findall(r"^## (.+)$", README, re.MULTILINE) == [
-        "Two commands", "The first cell", "Measured", "Colab", "Python", "Settings", "Devices", "Troubleshooting",
+        "Two commands", "The first cell", "Panels", "Measured", "Colab", "Python", "Settings", "Devices",
+        "Troubleshooting",
     ]  # fmt: skip
 
 

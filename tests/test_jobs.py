@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from chatterbox_nb.errors import Busy, Cancelled, EngineError, OutOfMemory, TextError
+from chatterbox_nb.errors import Busy, Cancelled, EngineError, OutOfMemory, TextError, TTSError
 from chatterbox_nb.events import CancelToken, Progress
 from chatterbox_nb.jobs import Job, ModelThread
 
@@ -180,3 +180,69 @@ def test_when_done_is_called_once_also_when_it_is_late(thread: ModelThread) -> N
     job.wait()
     job.when_done(lambda: called.append(1))
     assert called == [1]
+
+
+def test_the_activity_tells_what_runs_what_waits_and_what_was_done(thread: ModelThread) -> None:
+    gate = threading.Event()
+    first = thread.submit("speaking", lambda job: gate.wait(10), kind="take")
+    thread.submit("loading demo", lambda job: None, kind="load")
+    while thread.activity().running is not first:
+        pass
+    activity = thread.activity()
+    assert activity.waiting == 1
+    assert activity.last("take", "load") is None
+    assert first.began is not None
+    gate.set()
+    thread.submit("more", lambda job: None).wait()
+    activity = thread.activity()
+    assert activity.running is None
+    assert [done.kind for done in activity.done] == ["take", "load", "work"]
+    last = activity.last("take")
+    assert last is not None
+    assert last.began == first.began <= last.ended
+    assert (last.failure, last.stopped) == ("", False)
+
+
+def test_the_activity_remembers_how_a_job_failed(thread: ModelThread) -> None:
+    def work(job: Job[None]) -> None:
+        raise TTSError("No such thing. Try another.")
+
+    with pytest.raises(TTSError):
+        thread.submit("loading", work, kind="load").wait()
+    job = thread.submit("speaking", lambda job: job.cancel_token.check(), kind="take", cancel=cancelled())
+    with pytest.raises(Cancelled):
+        job.wait()
+    failed, stopped = thread.activity().done
+    assert (failed.failure, failed.stopped) == ("No such thing. Try another.", False)
+    assert (stopped.failure, stopped.stopped) == ("Stopped.", True)
+
+
+def cancelled() -> CancelToken:
+    token = CancelToken()
+    token.cancel()
+    return token
+
+
+def test_only_the_last_jobs_are_remembered(thread: ModelThread) -> None:
+    for _ in range(80):
+        job = thread.submit("looking", lambda job: None)
+    job.wait()
+    assert len(thread.activity().done) == 60
+
+
+def test_whoever_watches_hears_of_every_step(thread: ModelThread) -> None:
+    seen: list[tuple[bool, int, int]] = []
+
+    def watch() -> None:
+        activity = thread.activity()
+        seen.append((activity.running is not None, activity.waiting, len(activity.done)))
+
+    stop = thread.watch(watch)
+    job = thread.submit("speaking", lambda job: thread.teller(job)(Progress("tokens", 1)))
+    job.wait()
+    thread.submit("another", lambda job: None).wait()
+    stop()
+    thread.changed()
+    assert (True, 0, 0) in seen  # while it ran
+    assert (False, 0, 1) in seen  # and when it was done
+    assert not thread._watchers

@@ -16,9 +16,10 @@ FLOORS = (
     ("render",),
     ("verification",),
     ("speech",),
-    ("library",),
+    ("library", "history"),
     ("take",),
     ("manager", "jobs"),
+    ("choices",),
     ("engine",),
     ("checkpoint",),
     ("precision",),
@@ -31,7 +32,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 def test_the_public_names_are_these() -> None:
     assert tts.__all__ == [
-        "load", "speak", "stream", "submit", "info", "memory", "voices", "unload",
+        "load", "speak", "stream", "submit", "info", "memory", "voices", "takes", "panel", "unload",
         "Take", "SpeechRequest", "CancelToken", "Progress", "TTSError",
     ]  # fmt: skip
     for name in tts.__all__:
@@ -103,6 +104,16 @@ def test_the_heavy_packages_have_one_door_each() -> None:
         not in allowed.get(name.split(".")[0], {path.relative_to(PACKAGE).parts[0].removesuffix(".py")})
     ]
     assert not wrong
+
+
+def test_widgets_are_for_panels_alone() -> None:
+    found = {
+        str(path.relative_to(PACKAGE).parent)
+        for path in _modules()
+        for name in _imports(path)
+        if name.split(".")[0] == "ipywidgets"
+    }
+    assert found == {"notebook/panels"}
 
 
 def test_no_file_holds_two_ideas() -> None:

@@ -34,7 +34,7 @@ from chatterbox_nb.engine.tokens import TextTokenizer
 from chatterbox_nb.engine.watermark import Watermarker
 from chatterbox_nb.errors import CheckpointError, OutOfMemory, VoiceError
 from chatterbox_nb.events import CancelToken, Observer, Progress
-from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, DeviceFacts, Plan, TensorInfo, choose_precision, plan
+from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, DeviceFacts, Plan, TensorInfo, choose_precision, cure, plan
 from chatterbox_nb.usage import PeakMeter
 
 
@@ -123,12 +123,9 @@ class Prepared:
         """Raises OutOfMemory when the weights alone are more than is free."""
         if free is None or self.plan.expected_bytes < free:
             return
-        mend = "Close other programs or notebooks."
-        if self.plan.precision != "int8":
-            mend = f"Try %tts_load {self.spec.name} --precision int8."
         raise OutOfMemory(
             f"{self.spec.name} at {self.plan.precision} needs {self.plan.expected_bytes / 1e9:.2f} GB, "
-            f"{free / 1e9:.2f} GB is free on {self.device.name}. {mend}"
+            f"{free / 1e9:.2f} GB is free on {self.device.name}. {cure(self.plan.precision, self.spec.name)}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import nn
 
@@ -46,11 +47,11 @@ class LoadReport(Shown):
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         return sum(row.resident_bytes for row in self.rows)
 
-    @property
+    @cached_property
     def bytes_by_component(self) -> dict[str, int]:
         """Resident bytes of each component; what is on demand counts nothing."""
         found: dict[str, int] = {}

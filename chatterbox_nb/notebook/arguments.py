@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from chatterbox_nb import settings
 from chatterbox_nb.errors import ArgumentError, nearest
 
+PANELS = ("precision", "speak", "takes", "memory")  # as they are opened by name
 _ESCAPE = "" if os.name == "nt" else "\\"  # on Windows a backslash is a part of a path
 
 
@@ -140,6 +141,14 @@ def speak_parser(name: str) -> MagicParser:
     return parser
 
 
+def panel_parser() -> MagicParser:
+    parser = MagicParser("%tts_panel", "Opens a panel: load, speak, listen, and see the memory.")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="precision, speak, takes, memory; all of them if left out"
+    )
+    return parser
+
+
 def bare_parser(name: str, about: str) -> MagicParser:
     """A magic without options."""
     return MagicParser(name, about)
@@ -149,6 +158,7 @@ PARSERS: dict[str, Any] = {
     "%tts_load": load_parser,
     "%%tts": lambda: speak_parser("%%tts"),
     "%tts": lambda: speak_parser("%tts"),
+    "%tts_panel": panel_parser,
     "%tts_info": lambda: bare_parser("%tts_info", "Says what is loaded."),
     "%tts_memory": lambda: bare_parser("%tts_memory", "Reads the memory, in bytes that were counted."),
     "%tts_unload": lambda: bare_parser("%tts_unload", "Drops the model and gives its memory back."),

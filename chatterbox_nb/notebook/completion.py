@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from chatterbox_nb import settings
-from chatterbox_nb.notebook.arguments import PARSERS
+from chatterbox_nb.notebook.arguments import PANELS, PARSERS
 
 
 def _devices() -> list[str]:
@@ -64,8 +64,10 @@ def complete(line: str) -> list[str]:
         return _starting(current, _VALUES[waiting]()) if waiting in _VALUES else []
     if free and name == "%tts":
         return []  # the text has begun
-    models = _models() if name == "%tts_load" and not free else []
-    return _starting(current, [*models, *(option for option in parser.options() if option not in before)])
+    words_first = _models() if name == "%tts_load" and not free else []
+    if name == "%tts_panel":
+        words_first = [part for part in PANELS if part not in free]
+    return _starting(current, [*words_first, *(option for option in parser.options() if option not in before)])
 
 
 def _starting(prefix: str, choices: list[str]) -> list[str]:

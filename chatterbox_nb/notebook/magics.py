@@ -1,6 +1,7 @@
-"""`%tts_load`, `%%tts`, `%tts`, `%tts_info`, `%tts_memory`, `%tts_unload`.
+"""`%tts_load`, `%%tts`, `%tts`, `%tts_panel`, `%tts_info`, `%tts_memory`, `%tts_unload`.
 
-Magics draw HTML and never widgets. Text arrives as it was written: IPython's own expansion of `$x` and `{x}` is off.
+Magics draw HTML and never widgets; those of `%tts_panel` are the panels'.
+Text arrives as it was written: IPython's own expansion of `$x` and `{x}` is off.
 """
 
 from __future__ import annotations
@@ -86,6 +87,16 @@ class TTSMagics(Magics):
     @_documented("%tts_memory")
     def tts_memory(self, line: str) -> Any:
         return None if self._read("%tts_memory", line) is None else speech.memory()
+
+    @no_var_expand
+    @line_magic
+    @_documented("%tts_panel")
+    def tts_panel(self, line: str) -> None:
+        asked = self._read("%tts_panel", line)
+        if asked is not None:
+            from chatterbox_nb.notebook.panels import panel
+
+            display(panel(*asked.parts))
 
     @no_var_expand
     @line_magic

@@ -25,7 +25,7 @@ class ProgressLine:
         self._started = self._drawn = time.perf_counter()
         self._handle: Any = None
         self._shown = False
-        self._begun: tuple[float, float] | None = None  # when a fraction was first told, and which
+        self._pace = drawn.Pace()
 
     @property
     def elapsed(self) -> float:
@@ -35,19 +35,8 @@ class ProgressLine:
         if self._quiet or time.perf_counter() - self._drawn < _PATIENCE_SECONDS:
             return
         self._drawn = time.perf_counter()
-        elapsed, left = self.elapsed, self._left(progress)
+        elapsed, left = self.elapsed, self._pace.left(progress)
         self._draw(drawn.line(progress, elapsed, left), drawn.html(progress, elapsed, left))
-
-    def _left(self, progress: Progress | None) -> float | None:
-        """Judged from where the fraction began: an import tells none, and weights begin again after a download."""
-        fraction = progress.fraction if progress is not None else None
-        if fraction is None:
-            self._begun = None
-        elif self._begun is None or fraction < self._begun[1]:
-            self._begun = time.perf_counter(), fraction
-        if fraction is None or self._begun is None:
-            return None
-        return drawn.time_left(self._begun[1], fraction, time.perf_counter() - self._begun[0])
 
     def finish(self, text: str) -> None:
         """Leaves one static line, where there was one."""

@@ -59,8 +59,9 @@ def facts(name: str) -> DeviceFacts:
     reading = usage.read(name)
     found = DeviceFacts(name, platform.machine(), total_bytes=reading.device_total, free_bytes=reading.allocatable)
     if found.kind == "cuda":
-        major, minor = torch.cuda.get_device_capability(name)
-        return replace(found, capability=f"{major}.{minor}")
+        properties = torch.cuda.get_device_properties(name)
+        capability = f"{properties.major}.{properties.minor}"
+        return replace(found, capability=capability, total_bytes=properties.total_memory)
     if found.kind == "cpu":
         capability, vnni = torch.backends.cpu.get_cpu_capability(), bool(torch.cpu._is_vnni_supported())
         return replace(found, capability=capability, vnni=vnni)

@@ -333,6 +333,13 @@ def choose_precision(tensors: Sequence[TensorInfo], device: DeviceFacts) -> tupl
     return smallest[0], passed_over + smallest[1]
 
 
+def cure(precision: str, model: str) -> str:
+    """What makes room for a model at a precision."""
+    if precision == "int8":
+        return "Close other programs or notebooks, or %tts_unload first."
+    return f"Try %tts_load {model} --precision int8."
+
+
 def choose_kernel(precision: str, device: DeviceFacts, asked: str = "auto") -> tuple[str, str]:
     """The kernel for matrices multiplied with few rows, and why.
 

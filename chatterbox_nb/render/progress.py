@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from html import escape
 
 from chatterbox_nb.events import Progress
@@ -20,6 +21,7 @@ _WORDS = {
     "watermarker": "Loading the watermarker",
     "loaded": "Loaded",
     "unloaded": "Unloaded",
+    "look": "Looking at",
     "voice": "Preparing voice",
     "tokens": "Speech tokens",
     "mel": "Mel spectrogram",
@@ -60,6 +62,26 @@ def time_left(begun: float, reached: float, spent: float) -> float | None:
     if reached - begun < 0.03 or reached >= 1:
         return None
     return spent * (1 - reached) / (reached - begun)
+
+
+class Pace:
+    """How fast a job goes, from one look at it to the next."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[float, float] | None = None  # when a fraction was first told, and which
+
+    def left(self, progress: Progress | None) -> float | None:
+        """Seconds that the rest takes, or None while nobody can tell.
+
+        Judged from where the fraction began: an import tells none, and weights begin again after a download.
+        """
+        fraction = progress.fraction if progress is not None else None
+        if fraction is None:
+            self._begun = None
+            return None
+        if self._begun is None or fraction < self._begun[1]:
+            self._begun = time.perf_counter(), fraction
+        return time_left(self._begun[1], fraction, time.perf_counter() - self._begun[0])
 
 
 def html(progress: Progress | None, elapsed: float, left: float | None = None) -> str:

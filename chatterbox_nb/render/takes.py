@@ -26,17 +26,21 @@ def take(take: Take, autoplay: bool = False) -> str:
     Args:
         autoplay: starts by itself, where the browser lets it.
     """
-    sound = base64.b64encode(take.mp3).decode() if len(take) else ""
-    start = " autoplay" if autoplay else ""
-    player = (
-        f'<audio controls{start} preload="metadata" style="width:{_WIDTH}px;max-width:100%;display:block" '
-        f'src="data:audio/mpeg;base64,{sound}"></audio>'
-    )
     return elements.box(
         elements.muted(plain.caption(take)),
         waveform(take.samples, take.duration) if len(take) else "",
-        player if len(take) else elements.line("No sound came out."),
+        player(take, autoplay) if len(take) else elements.line("No sound came out."),
         elements.warnings(take.warnings),
+    )
+
+
+def player(take: Take, autoplay: bool = False, shown: bool = True) -> str:
+    """The browser's own player, with the sound inside."""
+    sound = base64.b64encode(take.mp3).decode()
+    look = f"width:{_WIDTH}px;max-width:100%;display:block" if shown else "display:none"
+    return (
+        f'<audio {"controls" if shown else ""}{" autoplay" if autoplay else ""} preload="metadata" style="{look}" '
+        f'src="data:audio/mpeg;base64,{sound}"></audio>'
     )
 
 

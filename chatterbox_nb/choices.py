@@ -1,0 +1,140 @@
+"""What could be loaded: each precision of a model on a device with the bytes it would take, before a load.
+
+The bytes are the plan's, which a load meets to the byte. Looking needs torch and the package, for devices and shapes;
+it reads no weights, downloads nothing and creates no CUDA context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chatterbox_nb.checkpoint import catalog
+from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.precision.plan import PRECISIONS, DeviceFacts, Plan, TensorInfo, choose_precision, plan
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A precision that a model could be loaded at.
+
+    Args:
+        bytes: of the tensors that would stay in memory.
+        of_shipped: the same as a part of what the package loads, in float32.
+        lacking: bytes that are not free for it; 0 when it fits, or when nobody knows what is free.
+    """
+
+    precision: str
+    bytes: int
+    of_shipped: float
+    lacking: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a model would be on a device.
+
+    Args:
+        devices: those this machine has, the fastest first.
+        auto: what `auto` would choose now, and `why`.
+        free_bytes: on the device, with what the loaded model has there; None where the device does not tell.
+        verified: whether the project has run on this kind of hardware.
+    """
+
+    model: str
+    title: str
+    device: str
+    devices: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    shipped_bytes: int
+    auto: str
+    why: str
+    free_bytes: int | None
+    verified: bool
+
+
+def outlook(model: str, device: str, source: str | Path | None, held: Callable[[str], int]) -> Outlook:
+    """What a model would be at each precision on a device.
+
+    Args:
+        model, device, source: as of `chatterbox_nb.load`; a source that is no folder here is taken to be what its
+            model is.
+        held: the bytes that may be given back on a device for it.
+
+    Raises:
+        CheckpointError, PrecisionError: no such model, no such device.
+    """
+    from chatterbox_nb.precision import device as devices
+
+    spec = _spec(model, source)
+    name = devices.resolve(device)
+    facts = devices.facts(name)
+    free = None if facts.free_bytes is None else facts.free_bytes + held(name)
+    facts = replace(facts, free_bytes=free)
+    looked = _look(spec)
+    auto, why = choose_precision(looked.tensors, facts)
+    plans = looked.plans(facts)
+    room = facts.total_bytes if free is None else free
+    return Outlook(
+        model=spec.name,
+        title=spec.title,
+        device=name,
+        devices=tuple(devices.available()),
+        choices=tuple(
+            Choice(
+                planned.precision,
+                planned.expected_bytes,
+                planned.expected_bytes / planned.shipped_bytes,
+                0 if room is None else max(0, planned.expected_bytes - room),
+            )
+            for planned in plans
+        ),
+        shipped_bytes=plans[0].shipped_bytes,
+        auto=auto,
+        why=why,
+        free_bytes=free,
+        verified=facts.verified,
+    )
+
+
+def _spec(model: str, source: str | Path | None) -> ModelSpec:
+    folder = Path(source).expanduser() if source else None
+    if folder is not None and catalog.carries_spec(folder):
+        return catalog.read_spec(folder)
+    return catalog.spec(model)
+
+
+def known(model: str, source: str | Path | None) -> bool:
+    """Whether a model was looked at before, so that looking again takes no time."""
+    spec = _spec(model, source)
+    return any(looked.spec == spec for looked in _looked)
+
+
+class _Looked:
+    """The inventory of a model, which takes half a second to make, and its plans."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        from chatterbox_nb.checkpoint import reference
+        from chatterbox_nb.checkpoint.inventory import inventory
+
+        self.spec = spec
+        self.tensors: tuple[TensorInfo, ...] = inventory(spec, reference.build(spec))
+        self._plans: dict[str, tuple[Plan, ...]] = {}
+
+    def plans(self, facts: DeviceFacts) -> tuple[Plan, ...]:
+        """The plan of each precision on a device. How much of it is free changes none."""
+        if facts.name not in self._plans:
+            self._plans[facts.name] = tuple(plan(self.tensors, precision, facts) for precision in PRECISIONS)
+        return self._plans[facts.name]
+
+
+_looked: list[_Looked] = []
+
+
+def _look(spec: ModelSpec) -> _Looked:
+    for looked in _looked:
+        if looked.spec == spec:
+            return looked
+    _looked.append(_Looked(spec))
+    return _looked[-1]

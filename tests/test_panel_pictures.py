@@ -1,0 +1,116 @@
+"""What a saved notebook shows of a panel: a picture in HTML that needs no kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import OTHER_SENTENCE, SENTENCE
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from panels import close_all, until
+from shells import Kernel
+from test_notebook_runners import KERNEL, Found, notebook
+
+import chatterbox_nb as tts
+from chatterbox_nb import manager
+from chatterbox_nb.notebook.panels import pump
+from chatterbox_nb.render import panels as drawn
+from chatterbox_nb.render import style
+from chatterbox_nb.take import Take
+
+PICTURED = """
+import time
+from chatterbox_nb.notebook.panels import pump
+(board,) = pump.get().boards()
+while not (board._pictured and board._pictured[1]):
+    time.sleep(0.1)
+time.sleep(0.5)  # sent, and read by whoever runs this
+"""
+
+pytestmark = pytest.mark.xdist_group("notebook runners")
+
+
+@pytest.fixture(autouse=True)
+def nothing_open() -> Iterator[None]:
+    tts.takes.clear()
+    yield
+    close_all()
+    tts.takes.clear()
+
+
+@pytest.fixture
+def take(loaded: manager.Manager) -> Take:
+    return tts.speak(OTHER_SENTENCE, seed=1)
+
+
+def test_it_is_brought_up_to_date_when_a_model_is_loaded_and_when_something_is_spoken(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.get().unload().wait()
+    kernel.ok("%tts_panel")
+    (board,) = pump.get().boards()
+    assert board._still is not None
+    shown: list[str] = []
+    monkeypatch.setattr(board._still, "update", lambda bundle, raw: shown.append(bundle["text/html"]))
+    tts.load("demo", "int8")
+    until(lambda: len(shown) == 1)
+    assert "Demo voice (7 M, trained on espeak-ng) at int8 on cpu" in shown[0]
+    tts.speak(SENTENCE, seed=1)
+    until(lambda: len(shown) == 2)
+    assert SENTENCE in shown[1]
+    assert "<audio controls" in shown[1]
+    tts.takes.clear()
+    until(lambda: len(shown) == 3)
+    assert "<audio" not in shown[2]
+
+
+def test_a_panel_without_takes_saves_none(kernel: Kernel, take: Take) -> None:
+    (picture, _) = kernel.ok("%tts_panel memory").displays
+    assert "<audio" not in picture["text/html"]
+    (picture, _) = kernel.ok("%tts_panel speak").displays
+    assert "<audio" in picture["text/html"]
+
+
+def test_it_holds_the_newest_takes_and_no_more_sound_than_a_notebook_should(take: Take) -> None:
+    reading = manager.get().memory()
+    takes = [replace(take, request=replace(take.request, seed=seed)) for seed in range(5)]
+    few = drawn.still("x", None, reading, takes)
+    assert [f"seed {seed}" in few for seed in range(5)] == [True, True, True, False, False]
+    noise = np.random.default_rng(1).normal(0, 0.1, 24_000 * 600).astype(np.float32)
+    long = replace(take, samples=noise)
+    assert len(long.mp3) > 3_000_000
+    assert drawn.still("x", None, reading, [take, long, take]).count("<audio") == 1
+    assert "press" not in drawn.still("x", None, reading, [])
+
+
+def test_the_live_panel_hides_it(take: Take) -> None:
+    picture = drawn.still("1a2b", None, manager.get().memory(), [take])
+    assert f'<div class="{style.still_class("1a2b")}"><style>' in picture
+    assert f"body:has(.{style.live_class('1a2b')}) .{style.still_class('1a2b')}" in picture
+
+
+@pytest.fixture(scope="module")
+def ran() -> Any:
+    """A notebook with a panel, as nbclient leaves it."""
+    cells = notebook("%tts_panel", "%tts_load demo --precision int8", "%%tts --seed 7\nAre you there?", PICTURED)
+    NotebookClient(cells, kernel_name=KERNEL, timeout=300).execute()
+    return cells
+
+
+def test_a_notebook_that_is_run_without_a_page_saves_the_picture_as_it_was_in_the_end(ran: Any) -> None:
+    picture, view = ran.cells[1].outputs
+    assert "Are you there?" in picture.data["text/html"]
+    assert "<audio controls" in picture.data["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in view.data
+    assert not [output for cell in ran.cells for output in cell.outputs if output.output_type == "stream"]
+
+
+def test_its_page_can_be_read_without_a_kernel_and_without_a_network(ran: Any) -> None:
+    page, _ = HTMLExporter().from_notebook_node(ran)
+    assert "Chatterbox panel: Demo voice" in page
+    assert len(Found(page).players) == 2  # the panel's picture, and the cell's own
+    assert "Root(" not in page
