@@ -240,6 +240,21 @@ def test_a_seed_of_ones_own_a_new_one_and_a_bad_one(kernel: Kernel, loaded: mana
     spoken()
 
 
+def test_the_voice_that_the_settings_name_stands_first_and_the_models_own_can_be_chosen(
+    kernel: Kernel, loaded: manager.Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip(tmp_path)
+    monkeypatch.setenv("VOICE_SAMPLE_PATH", str(tmp_path / "clip.wav"))
+    speak = opened(kernel, "speak").speak
+    assert speak.voice.value == str(tmp_path / "clip.wav")
+    speak.text.value = OTHER_SENTENCE
+    for count, (voice, name) in enumerate([(speak.voice.value, "clip.wav"), ("builtin", "builtin")], 1):
+        speak.voice.value = voice
+        speak.speak.click()
+        spoken(count)
+        assert tts.takes[0].request.options()["voice"] == name
+
+
 def test_no_text_is_told_beside_the_button(kernel: Kernel, loaded: manager.Manager) -> None:
     speak = opened(kernel, "speak").speak
     speak.speak.click()
@@ -405,6 +420,18 @@ def test_without_a_form_there_is_nothing_to_edit_in(kernel: Kernel, panel_with_a
     alone = opened(kernel, "takes")
     until(lambda: len(alone.takes.list.children) == 1)
     assert "Edit" not in buttons(alone)
+
+
+def test_what_fails_of_a_take_said_again_stands_beside_it(kernel: Kernel, panel_with_a_take: Opened) -> None:
+    alone = opened(kernel, "takes")
+    until(lambda: len(alone.takes.list.children) == 1)
+    tts.unload()
+    buttons(alone)["Again"].click()
+    assert "No model is loaded." in words(alone.takes.notice)
+    tts.load("demo", "int8")
+    with pytest.raises(tts.TTSError):
+        tts.speak(SENTENCE, voice="nobody")
+    until(lambda: "There is no voice 'nobody'" in words(alone.takes.notice))
 
 
 def test_rows_of_takes_that_are_gone_are_closed(panel_with_a_take: Opened) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from chatterbox_nb import manager
 from chatterbox_nb.errors import TTSError
 from chatterbox_nb.notebook.panels import widgets
 from chatterbox_nb.notebook.panels.settle import Settle
@@ -101,6 +102,16 @@ class Part:
             self._settle.then(act)
 
         return callback
+
+    def stops(self, kind: str) -> Callable[..., None]:
+        """A callback that stops the running job, if it is of this kind."""
+
+        def stop() -> None:
+            job = manager.get().activity().running
+            if job is not None and job.kind == kind:
+                job.cancel()
+
+        return self.guarded(stop)
 
     def wait_no_longer(self) -> None:
         """Does what waits for a page that does not answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from chatterbox_nb import choices, manager, settings
@@ -33,7 +34,7 @@ class Precision(Part):
         self.kernel = widgets.dropdown("Int8 kernel", settings.KERNELS, "auto")
         self.load = widgets.button("Load", self.settled(self._load), "Load this model at this precision", main=True)
         self.unload = widgets.button("Unload", self.guarded(self._unload), "Give the model's memory back")
-        self.stop = widgets.button("Stop", self.guarded(self._stop), "Stop loading")
+        self.stop = widgets.button("Stop", self.stops("load"), "Stop loading")
         self.choices = widgets.html(drawn.hint("Looking for devices; the first time imports PyTorch."))
         self.loaded = widgets.html()
         self.widget = self.card(
@@ -65,11 +66,6 @@ class Precision(Part):
 
     def _unload(self) -> None:
         manager.get().unload()
-
-    def _stop(self) -> None:
-        job = manager.get().activity().running
-        if job is not None and job.kind == "load":
-            job.cancel()
 
     def draw(self, state: State) -> None:
         self._follow(state)
@@ -103,11 +99,7 @@ class Precision(Part):
         if self._looking is not None:
             if not self._looking.done:
                 return
-            try:
-                self._outlook = self._looking.result()
-            except TTSError as error:
-                self._outlook = None
-                self.choices.value = drawn.notice(str(error), "error")
+            self._see(self._looking.result)
             self._looking = None
         asked = self.model.value, self.device.value, self.source.value.strip() or None
         done = state.activity.last("load", "unload")
@@ -118,12 +110,16 @@ class Precision(Part):
             if asked != self._looked_at:
                 self._looking = manager.get().look(*asked)
         elif not state.busy:
-            try:
-                self._outlook = manager.get().outlook(*asked)
-            except TTSError as error:
-                self._outlook = None
-                self.choices.value = drawn.notice(str(error), "error")
+            self._see(lambda: manager.get().outlook(*asked))
         self._looked_at, self._looked = asked, time.time()
+
+    def _see(self, outlook: Callable[[], Outlook]) -> None:
+        """Takes an outlook over, or says why there is none."""
+        try:
+            self._outlook = outlook()
+        except TTSError as error:
+            self._outlook = None
+            self.choices.value = drawn.notice(str(error), "error")
 
 
 def _settings() -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from chatterbox_nb import library, manager, settings, speech
+from chatterbox_nb import library, settings, speech
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.errors import SettingError, TTSError
 from chatterbox_nb.jobs import Job
@@ -43,8 +43,13 @@ class Speak(Part):
     def __init__(self, panel: Whole, player: bool = True) -> None:
         super().__init__(panel)
         self.text = widgets.textarea("Text", "Type what is to be said.")
-        self.voice = widgets.dropdown("Voice", ["builtin"], "builtin")
-        self.upload = widgets.upload(".wav,.flac,.mp3,.ogg", self._uploaded, "Keep a clip as a voice")
+        self._voices = _first_voices()
+        self.voice = widgets.dropdown("Voice", self._voices, self._voices[0])
+        self.upload = widgets.upload(
+            ".wav,.flac,.mp3,.ogg",
+            self._uploaded,
+            "Keep a clip as a voice; up to 10 MB, which is what Jupyter lets through",
+        )
         self.language = widgets.dropdown("Language", ["en"], "en")
         defaults = _defaults(None)
         self.options = {
@@ -58,7 +63,7 @@ class Speak(Part):
         self.seed = widgets.text("Seed", "a new one each time")
         self.die = widgets.button("", self.guarded(self._roll), "Draw a seed", icon="random")
         self.speak = widgets.button("Speak", self.settled(self._speak), "Speak the text", main=True)
-        self.stop = widgets.button("Stop", self.guarded(self._stop), "Stop within a token; finished chunks are kept")
+        self.stop = widgets.button("Stop", self.stops("take"), "Stop within a token; finished chunks are kept")
         self.play = widgets.checkbox("Play when ready", True)
         self.player = widgets.html()
         self.with_player = player
@@ -86,8 +91,7 @@ class Speak(Part):
             chosen["max_chunk"] = limit
         if len(self.language.options) > 1:
             chosen["language"] = self.language.value
-        voice = None if self.voice.value == "builtin" else self.voice.value
-        self._mine = speech.submit(self.text.value, voice, self._seed(), **chosen)
+        self._mine = speech.submit(self.text.value, self.voice.value, self._seed(), **chosen)
 
     def _seed(self) -> int | None:
         written = self.seed.value.strip()
@@ -96,11 +100,6 @@ class Speak(Part):
         if not written.isdecimal():
             raise SettingError(f"The seed is a whole number, not '{written}'. Leave it empty for a new one each time.")
         return int(written)
-
-    def _stop(self) -> None:
-        job = manager.get().activity().running
-        if job is not None and job.kind == "take":
-            job.cancel()
 
     def _roll(self) -> None:
         from chatterbox_nb.engine.noise import new_seed
@@ -135,7 +134,7 @@ class Speak(Part):
 
     def draw(self, state: State) -> None:
         self._follow(state.spec)
-        widgets.offer(self.voice, ["builtin", *state.voices])
+        widgets.offer(self.voice, [*self._voices, *(name for name in state.voices if name not in self._voices)])
         if self._picked in self.voice.options:
             self.voice.value, self._picked = self._picked, ""
         taking = state.running("take") is not None
@@ -175,6 +174,15 @@ class Speak(Part):
             widgets.play_once(self.player, playing, kept)
         else:
             self.player.value = kept
+
+
+def _first_voices() -> list[str]:
+    """What there is besides the library; what is used when none is named stands first."""
+    try:
+        own = settings.value_of("voice")
+    except SettingError:  # told when it is used
+        own = None
+    return ["builtin"] if own in (None, "builtin") else [own, "builtin"]
 
 
 def _defaults(spec: ModelSpec | None) -> dict[str, Any]:

@@ -51,6 +51,9 @@ class Takes(Part):
                 widgets.close_all(gone.widget)
         widgets.show(self.empty, not state.takes)
         widgets.show(self.save_as, bool(state.takes))
+        if self.edit is None:  # no panel beside it tells what goes on
+            self.show_progress(state, "take")
+            self.show_outcome(state, "take")
         for row in self._rows:
             row.again.disabled = state.busy or state.report is None
 
