@@ -6,8 +6,7 @@ it reads no weights, downloads nothing and creates no CUDA context.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from chatterbox_nb.checkpoint import catalog
@@ -54,32 +53,27 @@ class Outlook:
     verified: bool
 
 
-def outlook(model: str, device: str, source: str | Path | None, held: Callable[[str], int]) -> Outlook:
+def outlook(model: str, source: str | Path | None, facts: DeviceFacts) -> Outlook:
     """What a model would be at each precision on a device.
 
     Args:
-        model, device, source: as of `chatterbox_nb.load`; a source that is no folder here is taken to be what its
-            model is.
-        held: the bytes that may be given back on a device for it.
+        model, source: as of `chatterbox_nb.load`; a source that is no folder here is taken to be what its model is.
+        facts: of the device; its free memory is what the model may take.
 
     Raises:
-        CheckpointError, PrecisionError: no such model, no such device.
+        CheckpointError: no such model.
     """
     from chatterbox_nb.precision import device as devices
 
     spec = _spec(model, source)
-    name = devices.resolve(device)
-    facts = devices.facts(name)
-    free = None if facts.free_bytes is None else facts.free_bytes + held(name)
-    facts = replace(facts, free_bytes=free)
     looked = _look(spec)
     auto, why = choose_precision(looked.tensors, facts)
     plans = looked.plans(facts)
-    room = facts.total_bytes if free is None else free
+    room = facts.total_bytes if facts.free_bytes is None else facts.free_bytes
     return Outlook(
         model=spec.name,
         title=spec.title,
-        device=name,
+        device=facts.name,
         devices=tuple(devices.available()),
         choices=tuple(
             Choice(
@@ -93,7 +87,7 @@ def outlook(model: str, device: str, source: str | Path | None, held: Callable[[
         shipped_bytes=plans[0].shipped_bytes,
         auto=auto,
         why=why,
-        free_bytes=free,
+        free_bytes=facts.free_bytes,
         verified=facts.verified,
     )
 
@@ -107,8 +101,7 @@ def _spec(model: str, source: str | Path | None) -> ModelSpec:
 
 def known(model: str, source: str | Path | None) -> bool:
     """Whether a model was looked at before, so that looking again takes no time."""
-    spec = _spec(model, source)
-    return any(looked.spec == spec for looked in _looked)
+    return _found(_spec(model, source)) is not None
 
 
 class _Looked:
@@ -132,9 +125,12 @@ class _Looked:
 _looked: list[_Looked] = []
 
 
+def _found(spec: ModelSpec) -> _Looked | None:
+    return next((looked for looked in _looked if looked.spec == spec), None)
+
+
 def _look(spec: ModelSpec) -> _Looked:
-    for looked in _looked:
-        if looked.spec == spec:
-            return looked
-    _looked.append(_Looked(spec))
-    return _looked[-1]
+    looked = _found(spec)
+    if looked is None:
+        _looked.append(looked := _Looked(spec))
+    return looked

@@ -184,16 +184,21 @@ class Manager(ModelThread):
         tell(Progress("loaded", detail=spec.name))
         return fresh.report
 
-    def _facts(self, device: str) -> DeviceFacts:
-        """A device with the memory that is free for another model: what the one that is loaded has counts as free."""
+    def _facts(self, device: str, wake: bool = True) -> DeviceFacts:
+        """A device with the memory that is free for another model: what the one that is loaded has counts as free.
+
+        Args:
+            wake: a load is about to need the device.
+        """
         from chatterbox_nb.precision import device as devices
 
         name = devices.resolve(device)
-        devices.wake(name)
+        if wake:
+            devices.wake(name)
         found = devices.facts(name)
         if found.free_bytes is None:
             return found
-        return replace(found, free_bytes=found.free_bytes + self.bytes_on(name))
+        return replace(found, free_bytes=found.free_bytes + self._bytes_on(name))
 
     def _resolved(self, asked: Asked, spec: ModelSpec, facts: DeviceFacts) -> Asked:
         """With `auto` resolved, where the loaded model's tensors are those of the one that is asked for.
@@ -212,7 +217,7 @@ class Manager(ModelThread):
     def _fits_beside(self, planned: Plan, facts: DeviceFacts) -> bool:
         """Whether a model fits while the loaded one is still there."""
         assert self.model is not None
-        there = self.bytes_on(facts.name)
+        there = self._bytes_on(facts.name)
         return facts.free_bytes is None or _LOADING * planned.expected_bytes < facts.free_bytes - there
 
     def _restore(self, before: Asked, tell: Observer, failure: BaseException) -> None:
@@ -254,9 +259,9 @@ class Manager(ModelThread):
         """The same at once, on the thread that calls: for what was looked at before (`choices.known`)."""
         from chatterbox_nb import choices
 
-        return choices.outlook(model, device, source, self.bytes_on)
+        return choices.outlook(model, source, self._facts(device, wake=False))
 
-    def bytes_on(self, device: str) -> int:
+    def _bytes_on(self, device: str) -> int:
         """What the loaded model has on a device, which another one may have instead."""
         return self.model.report.bytes if self.model is not None and self.device == device else 0
 

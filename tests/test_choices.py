@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from chatterbox_nb import choices, manager
 from chatterbox_nb.choices import Outlook
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.errors import CheckpointError, PrecisionError
-from chatterbox_nb.precision import device
+from chatterbox_nb.precision import device as devices
 from chatterbox_nb.precision.plan import PRECISIONS
 
 
 def look(model: str = "demo", device: str = "cpu", source: Path | None = None, held: int = 0) -> Outlook:
-    return choices.outlook(model, device, source, lambda name: held)
+    facts = devices.facts(devices.resolve(device))
+    free = None if facts.free_bytes is None else facts.free_bytes + held
+    return choices.outlook(model, source, replace(facts, free_bytes=free))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -44,10 +47,8 @@ def test_the_published_sizes_of_the_english_model_are_known_without_a_file_of_it
 
 
 def test_what_does_not_fit_says_by_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    facts = replace(device.facts("cpu"), free_bytes=1_000_000_000)
-    monkeypatch.setattr(device, "facts", lambda name: facts)
+    facts = replace(devices.facts("cpu"), free_bytes=1_000_000_000)
+    monkeypatch.setattr(devices, "facts", lambda name: facts)
     lacking = {choice.precision: choice.lacking for choice in look("english").choices}
     assert lacking["int8"] == 0
     assert lacking["fp32"] == pytest.approx(1.66e9, abs=1e7)
@@ -68,7 +69,7 @@ def test_looking_loads_nothing_and_is_fast_the_second_time() -> None:
     assert choices.known("demo", None)
     again = shared.outlook("demo")
     assert [choice.bytes for choice in again.choices] == [choice.bytes for choice in outlook.choices]
-    assert again.devices == tuple(device.available())
+    assert again.devices == tuple(devices.available())
 
 
 def test_a_model_or_device_that_is_not_there_is_refused() -> None:
@@ -84,7 +85,7 @@ def test_looking_creates_no_cuda_context() -> None:
     import subprocess
 
     code = (
-        "import torch; from chatterbox_nb import choices; choices.outlook('demo', 'cuda', None, lambda name: 0); "
+        "import torch; from chatterbox_nb import manager; manager.get().look('demo', 'cuda').wait(); "
         "print(torch._C._cuda_hasPrimaryContext(0))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -144,7 +144,7 @@ def memory_rows(reading: MemoryReading) -> list[tuple[str, int]]:
     return [(name, count) for name, count in rows if count is not None]
 
 
-def sparkline(samples: Sequence[tuple[float, int]], marks: Iterable[Done], now: float, peak: str = "") -> str:
+def sparkline(samples: Sequence[tuple[float, int]], marks: Iterable[Done], now: float) -> str:
     """Memory over the last minutes, with a mark for each load and take.
 
     Args:
@@ -169,7 +169,7 @@ def sparkline(samples: Sequence[tuple[float, int]], marks: Iterable[Done], now: 
         for done in marks
         if done.kind in ("load", "take") and done.ended >= begin
     )
-    told = f"Memory over the last {WINDOW_SECONDS // 60} minutes: now {size(inside[-1][1])}{peak}"
+    told = f"Memory over the last {WINDOW_SECONDS // 60} minutes: now {size(inside[-1][1])}"
     return (
         f'<svg class="cbnb-line" role="img" aria-label="{told}" viewBox="0 0 {WINDOW_SECONDS} 40" '
         f'preserveAspectRatio="none">{ticks}{drawn}</svg>'

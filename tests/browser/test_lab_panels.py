@@ -66,24 +66,28 @@ class Panel:
         return self.box.locator(".cbnb-take-row")
 
 
-@pytest.fixture(scope="module")
-def panel(shared_lab: Lab) -> Panel:
-    """A panel with a model and a take; each of them by its buttons."""
-    notebook = shared_lab.open(CELLS, width=1400)
+def opened(lab: Lab, width: int = 1400) -> Panel:
+    """A panel in a new notebook, when it has looked at what could be loaded."""
+    notebook = lab.open(CELLS, width)
     notebook.run(0)
     notebook.run(PANEL)
     panel = Panel(notebook)
     expect(panel.part("precision")).to_contain_text("auto is int8", timeout=60_000)
+    return panel
+
+
+@pytest.fixture(scope="module")
+def panel(shared_lab: Lab) -> Panel:
+    """A panel with a model and a take; each of them by its buttons."""
+    panel = opened(shared_lab)
     panel.load("int8")
     panel.speak(SENTENCE)
     return panel
 
 
 def test_the_choices_are_there_before_anything_is_loaded(lab: Lab) -> None:
-    notebook = lab.open(CELLS, width=1400)
-    notebook.run(0)
-    notebook.run(PANEL)
-    panel = Panel(notebook)
+    panel = opened(lab)
+    notebook = panel.notebook
     rows = panel.part("precision").locator("tbody tr")
     expect(rows).to_have_count(4, timeout=60_000)
     expect(panel.part("precision")).to_contain_text("No model is loaded.")
@@ -225,11 +229,8 @@ def test_nothing_complained(panel: Panel) -> None:
 
 def test_the_pictures_of_the_readme(lab: Lab) -> None:
     """Made again by `make pictures`; otherwise only looked for."""
-    notebook = lab.open(CELLS, width=1400)
-    notebook.run(0)
-    notebook.run(PANEL)
-    panel = Panel(notebook)
-    expect(panel.part("precision")).to_contain_text("auto is int8", timeout=60_000)
+    panel = opened(lab)
+    notebook = panel.notebook
     panel.load("int8")
     panel.part("speak").get_by_label("Seed").fill("7")
     panel.speak(SENTENCE)
@@ -249,13 +250,10 @@ def test_the_pictures_of_the_readme(lab: Lab) -> None:
 @pytest.fixture
 def spoken(lab: Lab) -> Panel:
     """A panel of one's own with a take."""
-    notebook = lab.open(CELLS)
-    notebook.run(0)
-    notebook.run(PANEL)
-    panel = Panel(notebook)
+    panel = opened(lab, width=900)
     panel.load("int8")
     panel.speak(SENTENCE)
-    notebook.wait_until_pictured(PANEL, SENTENCE)
+    panel.notebook.wait_until_pictured(PANEL, SENTENCE)
     return panel
 
 

@@ -23,6 +23,7 @@ from chatterbox_nb.notebook.panels.state import State
 from chatterbox_nb.notebook.panels.takes import Takes
 from chatterbox_nb.render import panels as drawn
 from chatterbox_nb.render import style
+from chatterbox_nb.take import Take
 
 _SIDES = (("precision", "memory"), ("speak", "takes"))
 _VIEW = "application/vnd.jupyter.widget-view+json"
@@ -147,15 +148,17 @@ class Board:
 
     def _picture(self, state: State) -> None:
         """Brings what a saved notebook shows up to date, where there is another model or other takes."""
-        kept = state.takes if "takes" in self.names or "speak" in self.names else ()
-        shows = state.report, kept
+        shows = state.report, self._kept(state)
         if self._still is not None and not state.busy and shows != self._pictured:
             self._still.update(self._bundle(state), raw=True)
             self._pictured = shows
 
+    def _kept(self, state: State) -> tuple[Take, ...]:
+        """The takes that a saved notebook may hold: none of a panel that shows none."""
+        return state.takes if "takes" in self.names or "speak" in self.names else ()
+
     def _bundle(self, state: State) -> dict[str, str]:
-        kept = state.takes if "takes" in self.names or "speak" in self.names else ()
-        still = drawn.still(self.id, state.report, state.reading, kept)
+        still = drawn.still(self.id, state.report, state.reading, self._kept(state))
         return {"text/plain": f"Chatterbox panel: {', '.join(self.names)}", "text/html": still}
 
     def show(self) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-LABEL_WIDTH = "94px"
-_STYLE = {"description_width": LABEL_WIDTH}
+_STYLE = {"description_width": "94px"}
 
 
 def html(value: str = "", *classes: str) -> Any:
@@ -19,8 +18,8 @@ def column(children: Sequence[Any], *classes: str) -> Any:
     return _classed(ipywidgets.VBox(list(children)), *classes)
 
 
-def row(*children: Any, classes: Sequence[str] = ()) -> Any:
-    return _classed(ipywidgets.HBox(list(children)), "cbnb-row", *classes)
+def row(*children: Any) -> Any:
+    return _classed(ipywidgets.HBox(list(children)), "cbnb-row")
 
 
 def button(text: str, action: Callable[[Any], None], tip: str = "", icon: str = "", main: bool = False) -> Any:
