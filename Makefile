@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 OUT ?= out
 READY = $(VENV)/.ready
 
-.PHONY: help demo lab test test-browser test-kernels pictures lint test-pythons test-weights test-gpu test-colab oracle-full bench quality quality-check clean
+.PHONY: help demo lab test test-browser test-kernels pictures lint test-pythons test-weights test-gpu test-colab oracle-full bench quality quality-check effort classroom streaming clean
 
 help:
 	@echo "make demo          run the quickstart notebook headless: an HTML page and a WAV in $(OUT)/"
@@ -18,6 +18,9 @@ help:
 	@echo "make oracle-full   full-size random weights against the package itself (minutes, 12 GB of memory)"
 	@echo "make bench         full-size report: ours and the package in one run (minutes, 12 GB of memory)"
 	@echo "make quality       what each precision costs the demo voice: rewrites docs/quality.md (half an hour)"
+	@echo "make effort        what balanced and fast cost and save: rewrites docs/effort.md (a quarter of an hour)"
+	@echo "make classroom     what kernels that share one model take: rewrites docs/classroom.md (3 minutes, 8 GB of memory)"
+	@echo "make streaming     what segments of a chunk cost the sound: rewrites docs/streaming.md (5 minutes)"
 	@echo "make test-weights  the tests that need the real checkpoint in the hub cache"
 	@echo "make test-colab    Colab's packages anew, its notebook's install cell, then tests and notebooks in it (5 GB)"
 	@echo "make test-pythons  install and speak in fresh environments of Python 3.10 to 3.13, where there are"
@@ -75,6 +78,15 @@ quality: $(READY)
 
 quality-check: $(READY)
 	$(BIN)/python -m benchmarks.quality --check
+
+effort: $(READY)
+	$(BIN)/python -m benchmarks.effort
+
+classroom: $(READY)
+	$(BIN)/python -m benchmarks.classroom
+
+streaming: $(READY)
+	$(BIN)/python -m benchmarks.streaming
 
 test-colab: $(READY)
 	$(BIN)/python tests/colab.py

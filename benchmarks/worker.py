@@ -1,25 +1,39 @@
 """One side of a benchmark, in a process of its own: `python -m benchmarks.worker SIDE FOLDER` prints a line of JSON.
 
-Sides: `package`, and ours as `fp32`, `fp16`, `bf16`, `int8`, with a kernel behind a dash: `int8-dynamic`. Instead of a
-kernel, `int8-first` quantizes and keeps the int8 form on disk, and `int8-kept` reads it. Each does the same work on
-the same files: load, speak TOKENS speech tokens of one text, turn them into a mel, a wave, a marked wave.
+Sides: `package`, and ours as `fp32`, `fp16`, `bf16`, `int8`, with a kernel behind a dash: `int8-dynamic`. The int8 form
+is kept on disk beside the folder; `int8-first` quantizes and writes it, and does no more. All others do the same work
+on the same files: load, warm up, speak so many tokens of one text, turn them into a mel, a wave, a marked wave.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
 import shutil
-import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-TOKENS = 100  # 4 s of audio
-TEXT = "A benchmark should say what it measured, on which machine, and how often, before it says who was faster."
+if TYPE_CHECKING:
+    from chatterbox_nb.audio import Clip
+    from chatterbox_nb.engine.model import Model
+
+TOKENS = 225  # 9 s of audio
+# Random weights end a text after some three tokens for each of its own, so it has to be long enough not to.
+TEXT = (
+    "A benchmark should say what it measured, on which machine, and how often, before it says who was faster. "
+    "This one speaks for nine seconds, with each of them in turn."
+)
+RATE = 24_000
+CLIP_SECONDS = 10.0
+_WARM_TEXT, _WARM_TOKENS, _WARM_CLIP_SECONDS = "Warm.", 8, 2.0
+_CODES = 6561  # speech tokens that stand for sound
+Figures = dict[str, Any]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -28,7 +42,8 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - started
 
 
-def run(side: str, folder: Path) -> dict[str, Any]:
+def run(side: str, folder: Path, tokens: int, with_voice: bool) -> Figures:
+    """Everything about one side; memory is measured over the load and the take, before anything else is done."""
     import torch
 
     from chatterbox_nb.checkpoint import reference
@@ -39,105 +54,169 @@ def run(side: str, folder: Path) -> dict[str, Any]:
     import chatterbox_nb.speech  # noqa: F401
 
     after_imports = process_bytes()
-    measure = _package if side == "package" else _ours
-    with PeakMeter() as meter, torch.inference_mode():
-        figures = measure(side, folder, after_imports)
-    figures |= {
-        "side": side,
-        "peak_growth_bytes": meter.peak - after_imports,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    load, take, more = (
+        (_load_package, _package_take, _package_more) if side == "package" else (_load_ours, _our_take, _our_more)
+    )
+    with torch.inference_mode():
+        with PeakMeter() as meter:
+            with PeakMeter() as loading:
+                (model, figures), load_seconds = timed(lambda: load(side, folder))
+            figures["load_growth_bytes"] = process_bytes() - after_imports
+            if side != "int8-first":
+                take(model, _WARM_TEXT, _WARM_TOKENS, True)
+                figures |= _summed(take(model, TEXT, tokens, False))
+        figures |= {
+            "side": side,
+            "load_seconds": load_seconds,
+            "load_peak_bytes": loading.peak - after_imports,
+            "peak_growth_bytes": meter.peak - after_imports,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        figures |= more(model, figures, tokens, with_voice)
+    figures.pop("spoken", None)
     return figures
 
 
-def _package(_: str, folder: Path, after_imports: int) -> dict[str, Any]:
+def _summed(figures: Figures) -> Figures:
+    """A take with its sums: all seconds, and those of work for a second of audio."""
+    total = sum(figures["seconds"].values())
+    return {**figures, "total_seconds": total, "real_time_factor": total / figures["audio_seconds"]}
+
+
+def _rates(begun: float, stamps: list[float], ended: float) -> Figures:
+    """Of the tokens of a take.
+
+    Args:
+        begun, ended: before its prefill, after its last token.
+        stamps: when the logits of each token were there.
+    """
+    rate = (len(stamps) - 1) / (stamps[-1] - stamps[0])
+    return {
+        "tokens": len(stamps),
+        "tokens_per_second": rate,
+        "milliseconds_a_token": 1000 / rate,
+        "seconds": {"prefill": stamps[0] - begun, "decode": ended - stamps[0]},
+    }
+
+
+def clip(seconds: float) -> Clip:
+    """A synthetic clip: harmonics that come and go, over some noise."""
     import numpy as np
-    import torch
-    from chatterbox.tts import ChatterboxTTS, punc_norm
 
-    from chatterbox_nb.usage import PeakMeter, process_bytes
+    from chatterbox_nb.audio import Clip
 
-    with PeakMeter() as meter:
-        model, load_seconds = timed(lambda: ChatterboxTTS.from_local(folder, "cpu"))
-    growth = process_bytes() - after_imports
-    ids = model.tokenizer.text_to_tokens(punc_norm(TEXT))
-    ids = torch.nn.functional.pad(torch.nn.functional.pad(ids, (1, 0), value=255), (0, 1), value=0)
-    torch.manual_seed(0)
-    found, tokens_seconds = timed(
-        lambda: model.t3.inference(
-            t3_cond=model.conds.t3, text_tokens=torch.cat([ids, ids]), max_new_tokens=TOKENS,
-            temperature=0.8, cfg_weight=0.5, repetition_penalty=1.2, min_p=0.05, top_p=1.0,
-        )[0]
-    )  # fmt: skip
-    count = len(found)
-    found = found[found < 6561]
-    mel, mel_seconds = timed(lambda: model.s3gen.flow_inference(found, ref_dict=model.conds.gen, finalize=True))
-    (wave, _), wave_seconds = timed(lambda: model.s3gen.hift_inference(mel, None))
-    samples = wave[0].numpy().astype(np.float32)
-    model.watermarker.apply_watermark(samples, sample_rate=24_000)  # the first call warms it up
-    _, watermark_seconds = timed(lambda: model.watermarker.apply_watermark(samples, sample_rate=24_000))
+    time_ = np.arange(int(seconds * RATE)) / RATE
+    voiced = sum(np.sin(2 * np.pi * 120 * k * time_) / k for k in range(1, 9)) * (1 + np.sin(2 * np.pi * 3 * time_))
+    noise = np.random.default_rng(0).standard_normal(len(time_))
+    return Clip((0.05 * voiced + 0.005 * noise).astype(np.float32), RATE)
+
+
+def _load_package(_: str, folder: Path) -> tuple[Any, Figures]:
+    from chatterbox.tts import ChatterboxTTS
+
+    model = ChatterboxTTS.from_local(folder, "cpu")
     tensors = [
         tensor
         for part in (model.t3, model.s3gen, model.ve)
         for tensor in (*part.parameters(), *part.buffers())
     ]  # fmt: skip
-    return {
-        "load_seconds": load_seconds,
-        "load_growth_bytes": growth,
-        "load_peak_bytes": meter.peak - after_imports,
-        "tensor_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        "tokens": count,
-        "audio_seconds": len(samples) / 24_000,
-        "seconds": {
-            "tokens": tokens_seconds,
-            "mel": mel_seconds,
-            "wave": wave_seconds,
-            "watermark": watermark_seconds,
-        },
-    }
+    every_token = (*model.t3.tfmr.layers.parameters(), *model.t3.speech_head.parameters())
+    return model, {"tensor_bytes": _bytes(tensors), "token_bytes": _bytes(every_token)}
 
 
-def _ours(side: str, folder: Path, after_imports: int) -> dict[str, Any]:
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _package_take(model: Any, text: str, tokens: int, short: bool) -> Figures:
+    """As its `generate`, a stage at a time. Short: a second of the reference."""
+    import numpy as np
     import torch
+    from chatterbox.tts import punc_norm
 
+    ids = model.tokenizer.text_to_tokens(punc_norm(text))
+    ids = torch.nn.functional.pad(torch.nn.functional.pad(ids, (1, 0), value=255), (0, 1), value=0)
+    torch.manual_seed(0)
+    with _package_stamps() as stamps:
+        begun = time.perf_counter()
+        found = model.t3.inference(
+            t3_cond=model.conds.t3, text_tokens=torch.cat([ids, ids]), max_new_tokens=tokens,
+            temperature=0.8, cfg_weight=0.5, repetition_penalty=1.2, min_p=0.05, top_p=1.0,
+        )[0]  # fmt: skip
+        ended = time.perf_counter()
+    figures = _rates(begun, stamps[: len(found)], ended)
+    voice = dict(model.conds.gen)
+    if short:
+        voice["prompt_token"], voice["prompt_feat"] = voice["prompt_token"][:, :25], voice["prompt_feat"][:, :50]
+        voice["prompt_token_len"] = torch.full_like(voice["prompt_token_len"], 25)
+    spoken = found[found < _CODES]
+    mel, mel_seconds = timed(lambda: model.s3gen.flow_inference(spoken, ref_dict=voice, finalize=True))
+    (wave, _), wave_seconds = timed(lambda: model.s3gen.hift_inference(mel, None))
+    samples = wave[0].numpy().astype(np.float32)
+    _, watermark_seconds = timed(lambda: model.watermarker.apply_watermark(samples, sample_rate=RATE))
+    figures["seconds"] |= {"mel": mel_seconds, "wave": wave_seconds, "watermark": watermark_seconds}
+    return {**figures, "audio_seconds": len(samples) / RATE}
+
+
+@contextlib.contextmanager
+def _package_stamps() -> Iterator[list[float]]:
+    """When each of the package's steps was done. It makes one after its last token that nothing comes of."""
+    from chatterbox.models.t3.t3 import T3HuggingfaceBackend as Backend
+
+    stamps: list[float] = []
+    forward = Backend.forward
+
+    def stamped(*arguments: Any, **options: Any) -> Any:
+        found = forward(*arguments, **options)
+        stamps.append(time.perf_counter())
+        return found
+
+    Backend.forward = stamped
+    try:
+        yield stamps
+    finally:
+        Backend.forward = forward
+
+
+def _package_more(model: Any, _: Figures, __: int, with_voice: bool) -> Figures:
+    import soundfile
+
+    if not with_voice:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seconds in (_WARM_CLIP_SECONDS, CLIP_SECONDS):
+            path = Path(folder) / "clip.wav"
+            soundfile.write(path, clip(seconds).samples, RATE)
+            _, taken = timed(lambda path=path: model.prepare_conditionals(path))
+    return {"voice": {"prepare": taken, "total": taken}}
+
+
+def _load_ours(side: str, folder: Path) -> tuple[Model, Figures]:
     from chatterbox_nb.checkpoint import source
     from chatterbox_nb.checkpoint.cache import QuantizedCache
-    from chatterbox_nb.engine import decode, flow, vocoder
     from chatterbox_nb.engine import model as engine
-    from chatterbox_nb.engine.noise import PackageNoise
-    from chatterbox_nb.engine.sampling import Sampling
     from chatterbox_nb.precision import device
-    from chatterbox_nb.usage import PeakMeter, process_bytes, release
+    from chatterbox_nb.usage import release
 
     precision, _, kernel = side.partition("-")
     kept = folder.parent / "quantized"
     if kernel == "first":
         shutil.rmtree(kept, ignore_errors=True)
-    cache = QuantizedCache(kept) if kernel in ("first", "kept") else None
-    kernel = "auto" if cache or not kernel else kernel
+        kernel = ""
     spec, files = source.find("english", folder)
-    with PeakMeter() as meter:
-        here = device.facts("cpu")
-        model, load_seconds = timed(lambda: engine.load(spec, files, precision, here, kernel, cache=cache))
-        release()
-    growth = process_bytes() - after_imports
-    voice, noise = model.builtin_voice(), PackageNoise(0)
-    prefix, prefill_seconds = timed(lambda: decode.prefill(model.t3, voice.speaker, voice.t3_prompt, 0.5))
-    spoken, tokens_seconds = timed(
-        lambda: decode.decode(model.t3, prefix, model.text_ids(TEXT), Sampling(), noise, TOKENS, TOKENS)
-    )
-    tokens = torch.tensor([decode.audible(spoken.tokens, spec.s3gen.codes)])
-    mel, mel_seconds = timed(lambda: flow.tokens_to_mel(model.flow, tokens, voice, noise, spec.s3gen.cfm_steps))
-    wave, wave_seconds = timed(lambda: vocoder.mel_to_wave(model.vocoder, mel, noise))
-    model.watermarker.apply(wave.numpy(), spec.sample_rate)  # the first call warms it up
-    _, watermark_seconds = timed(lambda: model.watermarker.apply(wave.numpy(), spec.sample_rate))
+    cache = QuantizedCache(kept) if precision == "int8" else None
+    model = engine.load(spec, files, precision, device.facts("cpu"), kernel or "auto", cache=cache)
+    release()
     report = model.report
-    return {
-        "load_seconds": load_seconds,
-        "load_growth_bytes": growth,
-        "load_peak_bytes": meter.peak - after_imports,
+    every_token = [
+        row.bytes
+        for row in report.rows
+        if row.component == "t3" and row.kind in ("linear", "norm", "head") and row.placement == "resident"
+    ]
+    return model, {
         "tensor_bytes": report.bytes,
+        "token_bytes": sum(every_token),
         "shipped_bytes": report.shipped_bytes,
         "own_fp32_bytes": report.own_fp32_bytes,
         "own_fp16_bytes": report.own_fp16_bytes,
@@ -152,20 +231,66 @@ def _ours(side: str, folder: Path, after_imports: int) -> dict[str, Any]:
             }
             for row in report.rows
         ],
-        "tokens": len(spoken.tokens),
-        "audio_seconds": len(wave) / spec.sample_rate,
-        "seconds": {
-            "tokens": prefill_seconds + tokens_seconds,
-            "mel": mel_seconds,
-            "wave": wave_seconds,
-            "watermark": watermark_seconds,
-        },
     }  # fmt: skip
 
 
-if __name__ == "__main__":
+def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
+    """A stage at a time. Short: a second of the reference, and one step."""
+    import torch
+
+    from chatterbox_nb.engine import decode, flow, vocoder
+    from chatterbox_nb.engine.noise import StageNoise
+    from chatterbox_nb.engine.sampling import Sampling
+
+    spec, noise = model.spec, StageNoise(0)
+    voice = model.builtin_voice().shortened(1.0 if short else None)
+    steps = 1 if short else spec.s3gen.cfm_steps
+    ids = model.text_ids(text)
+    begun = time.perf_counter()
+    prefix = decode.prefill(model.t3, voice.speaker, voice.t3_prompt, 0.5)
+    with decode.Decoding(model.t3, prefix, Sampling()) as decoding:
+        line = decoding.begin(ids, noise, tokens, tokens)
+        stamps = [time.perf_counter()]
+        while line.finish is None:
+            decoding.advance()
+            stamps.append(time.perf_counter())
+    ended = time.perf_counter()
+    spoken = decode.audible(tuple(line.tokens), spec.s3gen.codes)
+    found = torch.tensor([spoken])
+    mel, mel_seconds = timed(lambda: flow.tokens_to_mel(model.flow, found, voice, noise, steps))
+    wave, wave_seconds = timed(lambda: vocoder.mel_to_wave(model.vocoder, mel, noise))
+    _, watermark_seconds = timed(lambda: model.watermarker.apply(wave.numpy(), spec.sample_rate))
+    figures = _rates(begun, stamps[:-1], ended)
+    figures["seconds"] |= {"mel": mel_seconds, "wave": wave_seconds, "watermark": watermark_seconds}
+    figures |= {"cfm_steps": steps, "reference_seconds": voice.seconds}
+    return {**figures, "audio_seconds": len(wave) / spec.sample_rate, "spoken": spoken}
+
+
+def _our_more(model: Model, figures: Figures, tokens: int, with_voice: bool) -> Figures:
+    if figures["side"] != "int8":
+        return {}
+    from benchmarks import extras
+
+    found = extras.measure(model, TEXT, figures, tokens)
+    if with_voice:
+        extras.prepared(model, clip(_WARM_CLIP_SECONDS))
+        found["voice"] = extras.prepared(model, clip(CLIP_SECONDS))
+    return found
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("side")
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--tokens", type=int, default=TOKENS, help="speech tokens of the take")
+    arguments.add_argument("--voice", action="store_true", help="prepare a voice, too")
+    asked = arguments.parse_args()
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         with contextlib.redirect_stdout(io.StringIO()):
-            measured = run(sys.argv[1], Path(sys.argv[2]))
+            measured = run(asked.side, asked.folder, asked.tokens, asked.voice)
     print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main()

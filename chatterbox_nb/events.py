@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from chatterbox_nb.errors import Cancelled
 
 # The stages of a load and of a take, in the order they happen.
-LOAD_STAGES = ("import", "find", "download", "check", "build", "weights", "cache", "encoders", "watermarker")
+LOAD_STAGES = ("import", "find", "download", "check", "build", "weights", "cache", "encoders", "watermarker", "compile")
 TAKE_STAGES = ("voice", "tokens", "mel", "wave", "watermark")
 
 

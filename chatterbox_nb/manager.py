@@ -308,6 +308,8 @@ class Manager(ModelThread):
         self._takes += 1
         if cleanup_every and self._takes % cleanup_every == 0:
             usage.collect()
+        else:
+            usage.trim()
         if clear_every and self._takes % clear_every == 0:
             usage.empty_cache(self.device)
 

@@ -19,7 +19,8 @@ from chatterbox_nb import dotenv_file
 from chatterbox_nb.errors import SettingError, nearest
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
-KERNELS = ("auto", "plain", "int8pack", "dynamic")
+KERNELS = ("auto", "fused", "plain", "int8pack", "dynamic")
+EFFORTS = ("best", "balanced", "fast")  # rows of `engine.effort.EFFORTS`
 # Rows of the int8 plan, as `precision.plan` has them: component.kind.
 INT8_ROWS = (
     "t3.linear", "t3.conditioning", "t3.head", "t3.embedding", "t3.position",
@@ -77,6 +78,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("min_p", "MIN_P", 0.05, "float", "drops tokens this much less likely than the likeliest", 0.0, 1.0),
     Setting("top_p", "TOP_P", 1.0, "float", "keeps the likeliest tokens up to this sum", 0.01, 1.0),
     Setting("repetition_penalty", "REPETITION_PENALTY", 1.2, "float", "above 1 avoids repeats", 0.1, 10.0),
+    Setting(
+        "effort", "CHATTERBOX_NB_EFFORT", "best", "str", "what cfm_steps and voice_seconds are where they are not said",
+        choices=EFFORTS,
+    ),
+    Setting("cfm_steps", "CFM_STEPS", None, "int", "Euler steps of the flow; unset, the effort's", 1, 100),
+    Setting(
+        "voice_seconds", "VOICE_SECONDS", None, "float",
+        "seconds of the voice's clip that the flow reads, from its end; unset, the effort's", 0.5, 60.0,
+    ),
     Setting("max_chunk", "MAX_CHUNK_LENGTH", None, "int", "characters in one go; unset, the model's own", 10, 2000),
     Setting("max_total", "MAX_TOTAL_LENGTH", 200_000, "int", "characters in one take", 1, 10_000_000),
     Setting("takes_kept", "TAKES_KEPT", 20, "int", "takes kept for tts.takes and the panels; 0 none", 0, 1000),
@@ -179,7 +189,8 @@ def check(setting: Setting, value: Any, source: str) -> Any:
     elif setting.choices:
         value = DTYPE_ALIASES.get(value.lower(), value.lower())
         if value not in setting.choices:
-            raise SettingError(f"{source}{given} is not a {setting.name}; {_choose(setting, value)}")
+            article = "an" if setting.name[0] in "aeiou" else "a"
+            raise SettingError(f"{source}{given} is not {article} {setting.name}; {_choose(setting, value)}")
     return value
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chatterbox_nb import audio, history, library, manager, settings
+from chatterbox_nb import audio, history, library, manager, settings, usage
 from chatterbox_nb import text as texts
+from chatterbox_nb.engine import effort
 from chatterbox_nb.errors import Cancelled, SettingError, TextError, nearest
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.jobs import Job
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from chatterbox_nb.engine.pipeline import SpokenChunk
     from chatterbox_nb.engine.report import LoadReport
 
-_OPTIONS = ("exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "repetition_penalty", "max_chunk")
+_OPTIONS = (
+    "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "repetition_penalty", "max_chunk", "cfm_steps",
+    "voice_seconds",
+)  # fmt: skip
+_ALL_OPTIONS = (*_OPTIONS, "effort", "language")
 # How a take ended is how its least happy chunk ended.
 _WORST = ("stop", "budget", "limit", "cancelled")
 
@@ -93,7 +98,10 @@ def speak(
         observer: told of progress, on the model thread.
         cancel: stops it within a token or a flow step; what is finished is in the Cancelled's `take`.
         wait: False raises Busy when the model is at work.
-        options: exaggeration, cfg_weight, temperature, min_p, top_p, repetition_penalty, max_chunk, language.
+        options: exaggeration, cfg_weight, temperature, min_p, top_p, repetition_penalty, max_chunk, language;
+            effort, "best", "balanced" or "fast": less work, and what docs/effort.md says it costs. An effort is what
+            these two are where neither the call nor a setting says them: cfm_steps, Euler steps of the flow, 1 to
+            100; voice_seconds, how much of the voice's clip the flow reads, from .5, the end of it.
 
     Returns:
         The take.
@@ -113,25 +121,39 @@ def submit(
     cancel: CancelToken | None = None,
     wait: bool = True,
     on_chunk: Callable[[Take], None] | None = None,
+    on_segment: Callable[[Take], None] | None = None,
     **options: Any,
 ) -> Job[Take]:
-    """Like `speak`, without waiting: returns the Job. `on_chunk` gets a Take of each chunk, on the model thread."""
+    """Like `speak`, without waiting: returns the Job.
+
+    Args:
+        on_chunk: gets a Take of each chunk, on the model thread.
+        on_segment: gets a Take of each segment of each chunk instead, while its tokens are still coming.
+    """
     shared = manager.get()
     asked = _Asked(shared.loaded(), text, voice, seed, options)
 
     def work(job: Job[Take]) -> Take:
-        return _take(shared.loaded(), asked, job, on_chunk)
+        return _take(shared.loaded(), asked, job, on_chunk, on_segment)
 
     return shared.submit("speaking", work, observer, cancel, wait, kind="take")
 
 
-def stream(text: str | SpeechRequest, voice: Any = None, seed: int | None = None, **options: Any) -> Iterator[Take]:
+def stream(
+    text: str | SpeechRequest, voice: Any = None, seed: int | None = None, *, segments: bool = False, **options: Any
+) -> Iterator[Take]:
     """Speaks a text and yields a Take for each chunk as soon as it is ready. Ending the loop early stops the work.
 
-    Args and errors as of `speak`.
+    Args:
+        segments: yields segments of chunks, which sound while their tokens are still coming: the first after about a
+            second of speech, each about twice as long as the one before. The words and tokens are the same, it takes
+            more work, and docs/streaming.md says how the sound differs.
+
+    Other args and errors as of `speak`.
     """
     ready: queue.SimpleQueue[Take | None] = queue.SimpleQueue()
-    job = submit(text, voice, seed, on_chunk=ready.put, **options)
+    told: Any = {"on_segment" if segments else "on_chunk": ready.put}
+    job = submit(text, voice, seed, **told, **options)
     job.when_done(lambda: ready.put(None))
     return _pieces(job, ready)
 
@@ -160,15 +182,15 @@ class _Asked:
         else:
             if not isinstance(asked, str):
                 raise TextError(f"Text is a str, not {type(asked).__name__}.")
-            _check_language(options.pop("language", None), model)
             for name in options:
-                if name not in _OPTIONS:
+                if name not in _ALL_OPTIONS:
                     raise SettingError(
-                        f"There is no option '{name}'; there are {', '.join(_OPTIONS)}.{nearest(name, _OPTIONS)}"
+                        f"There is no option '{name}'; there are {', '.join(_ALL_OPTIONS)}."
+                        f"{nearest(name, _ALL_OPTIONS)}"
                     )
-            values = {
-                name: settings.value_of(name, options.get(name), model.spec.defaults.get(name)) for name in _OPTIONS
-            }
+            _check_language(options.get("language"), model)
+            defaults = effort.defaults(settings.value_of("effort", options.get("effort")), model.spec)
+            values = {name: settings.value_of(name, options.get(name), defaults.get(name)) for name in _OPTIONS}
             self.voice = voice if voice is not None else settings.value_of("voice")
             self.request = SpeechRequest(asked, _seed(seed), **values)
         limit = settings.value_of("max_total")
@@ -198,9 +220,15 @@ def _seed(seed: int | None) -> int:
     return int(seed)
 
 
-def _take(model: Model, asked: _Asked, job: Job[Take], on_chunk: Callable[[Take], None] | None) -> Take:
+def _take(
+    model: Model,
+    asked: _Asked,
+    job: Job[Take],
+    on_chunk: Callable[[Take], None] | None,
+    on_segment: Callable[[Take], None] | None,
+) -> Take:
     from chatterbox_nb.engine.noise import StageNoise
-    from chatterbox_nb.engine.pipeline import Speaker, working_bytes
+    from chatterbox_nb.engine.pipeline import Speaker, chunks_at_once, working_bytes
     from chatterbox_nb.engine.sampling import Sampling
 
     tell = manager.get().teller(job)
@@ -219,7 +247,15 @@ def _take(model: Model, asked: _Asked, job: Job[Take], on_chunk: Callable[[Take]
         stopped = False
         try:
             pieces = [chunk.text for chunk in asked.chunks]
-            for chunk in Speaker(model, voice, sampling, request.exaggeration, noise, pieces, tell, job.cancel_token):
+            early = on_chunk is not None or on_segment is not None
+            free = usage.read(model.plan.device).allocatable
+            speaker = Speaker(
+                model, voice.shortened(request.voice_seconds), sampling, request.exaggeration, noise, pieces, tell,
+                job.cancel_token, steps=request.cfm_steps,
+                at_once=1 if early else chunks_at_once(model, pieces, request.cfg_weight > 0, free),
+                on_segment=None if on_segment is None else lambda index, part: on_segment(compose([part], index)),
+            )  # fmt: skip
+            for chunk in speaker:
                 spoken.append(chunk)
                 if on_chunk is not None:
                     on_chunk(compose([chunk], first=len(spoken) - 1))
@@ -246,17 +282,17 @@ class _Composer:
 
     def __call__(self, spoken: list[SpokenChunk], first: int = 0, cancelled: bool = False) -> Take:
         spec = self.model.spec
-        pauses = self.pauses[first : first + len(spoken)]
+        pauses = [self.pauses[index] if chunk.finish is not None else 0.0 for index, chunk in enumerate(spoken, first)]
         samples, starts = audio.join([chunk.samples for chunk in spoken], pauses, spec.sample_rate)
         samples.setflags(write=False)
-        finishes = [chunk.finish for chunk in spoken] + (["cancelled"] if cancelled else [])
+        finishes = [chunk.finish or "stop" for chunk in spoken] + (["cancelled"] if cancelled else [])
         stages = dict.fromkeys(stage for chunk in spoken for stage in chunk.seconds)
         return Take(
             request=self.request,
             samples=samples,
             sample_rate=spec.sample_rate,
             chunks=tuple(
-                TakeChunk(chunk.text, start, chunk.tokens, chunk.finish)
+                TakeChunk(chunk.text, start, chunk.tokens, chunk.finish or "stop")
                 for chunk, start in zip(spoken, starts, strict=True)
             ),
             finish=max(finishes, key=_WORST.index),
@@ -277,6 +313,8 @@ class _Composer:
             listed = " ".join(skipped[:20])
             found.append(f"{self.model.spec.name} cannot say these characters, they were skipped: {listed}")
         for index, chunk in enumerate(spoken, first + 1):
+            if chunk.finish is None:
+                continue
             if not chunk.tokens:
                 found.append(f"Chunk {index} came out empty: '{chunk.text}'. Try another seed.")
             elif chunk.finish != "stop":

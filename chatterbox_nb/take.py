@@ -30,6 +30,8 @@ class SpeechRequest:
         seed: of the noise.
         voice: resolved; None is the model's own.
         max_chunk: longest chunk in characters; None is the model's own.
+        cfm_steps: Euler steps of the flow; None is the model's own.
+        voice_seconds: how much of the voice the flow continues; None is all of it.
     """
 
     text: str
@@ -42,6 +44,8 @@ class SpeechRequest:
     top_p: float = 1.0
     repetition_penalty: float = 1.2
     max_chunk: int | None = None
+    cfm_steps: int | None = None
+    voice_seconds: float | None = None
 
     def options(self) -> dict[str, Any]:
         """All but the text and the voice's tensors, as plain values."""
@@ -55,6 +59,8 @@ class SpeechRequest:
             "top_p": self.top_p,
             "repetition_penalty": self.repetition_penalty,
             "max_chunk": self.max_chunk,
+            "cfm_steps": self.cfm_steps,
+            "voice_seconds": self.voice_seconds,
         }
 
 

@@ -128,6 +128,11 @@ def release(device: str = "cpu") -> None:
 def collect() -> None:
     """Gives back what Python and the C library hold without using it."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Gives back what the C library holds without using it: a millisecond, where collecting takes a third of a second."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # musl has no malloc_trim
             ctypes.CDLL("libc.so.6").malloc_trim(0)

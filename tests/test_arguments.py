@@ -28,7 +28,8 @@ def read_text(line: str) -> tuple[dict[str, object], str]:
 def test_every_option_arrives_as_its_kind() -> None:
     line = (
         "--voice grandma --seed 7 --language en --exaggeration 0.7 --cfg 0.3 --temperature 1 --min-p 0.1 --top-p 0.9 "
-        "--repetition-penalty 1.1 --max-chunk 200 --expand --out take --save hello.wav --play --quiet"
+        "--repetition-penalty 1.1 --max-chunk 200 --effort fast --steps 4 --voice-seconds 3 "
+        "--expand --out take --save hello.wav --play --quiet"
     )
     assert read("%%tts", line) == {
         "voice": "grandma",
@@ -41,6 +42,9 @@ def test_every_option_arrives_as_its_kind() -> None:
         "top_p": 0.9,
         "repetition_penalty": 1.1,
         "max_chunk": 200,
+        "effort": "fast",
+        "cfm_steps": 4,
+        "voice_seconds": 3.0,
         "expand": True,
         "out": "take",
         "save": "hello.wav",
@@ -124,6 +128,7 @@ def test_a_tab_separates_like_a_space() -> None:
         ("%%tts", "--seed 1.5", "--seed: invalid int value: '1.5'"),
         ("%%tts", "--cfg much", "--cfg: invalid float value: 'much'"),
         ("%%tts", "--max-chunk 1e2", "--max-chunk: invalid int value: '1e2'"),
+        ("%%tts", "--steps 2.5", "--steps: invalid int value: '2.5'"),
         ("%%tts", "--play=yes", "--play: ignored explicit argument 'yes'"),
         ("%%tts", "--sede 7", "no option '--sede'. Did you mean --seed?"),
         ("%%tts", "--temprature=1", "no option '--temprature'. Did you mean --temperature?"),
@@ -179,6 +184,12 @@ def test_help_tells_the_range_of_every_number(name: str) -> None:
     for row in settings.SETTINGS:
         if row.name in vars(PARSERS[name]().read("")) and row.low is not None:
             assert f"({row.low:g} to {row.high:g})" in text
+
+
+@pytest.mark.parametrize("name", ["%tts", "%%tts"])
+def test_help_names_every_effort(name: str) -> None:
+    text = PARSERS[name]().format_help()
+    assert all(effort in text for effort in settings.EFFORTS)
 
 
 def test_help_names_every_precision_and_kernel() -> None:

@@ -133,6 +133,13 @@ def _of_something_else(path: Path) -> None:
     path.write_bytes(b"not a safetensors file at all")
 
 
+def _as_another_file(path: Path) -> None:
+    """What is mapped keeps the old one: a model that is loaded lives on in the file it was read from."""
+    copy = path.with_suffix(".copy")
+    shutil.copyfile(path, copy)
+    copy.replace(path)
+
+
 @pytest.mark.parametrize(
     "damage", [_cut_off, _flip_a_bit, _of_another_key, _without_a_tensor, _of_something_else], ids=lambda f: f.__name__
 )
@@ -141,6 +148,7 @@ def test_what_is_damaged_is_made_anew_and_said(
 ) -> None:
     good = load(folder, cache)
     (path,) = cached(cache)
+    _as_another_file(path)
     damage(path)
     again = load(folder, cache)
     assert again.report.cache == "written"

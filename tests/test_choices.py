@@ -41,8 +41,9 @@ def test_auto_is_what_a_load_would_choose() -> None:
 
 
 def test_the_published_sizes_of_the_english_model_are_known_without_a_file_of_it() -> None:
+    """Where the CPU multiplies bf16 the flow computes in it, and what it does not quantize takes half."""
     sizes = {choice.precision: choice.bytes for choice in look("english").choices}
-    assert sizes["int8"] == 668_968_232
+    assert sizes["int8"] == (668_452_168 if devices.facts("cpu").bf16 else 668_968_232)
     assert sizes["fp32"] / 1e9 == pytest.approx(2.66, abs=0.01)
 
 

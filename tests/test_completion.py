@@ -30,8 +30,8 @@ def test_tab_offers_every_option_of_a_magic(kernel: Kernel, name: str) -> None:
 
 
 def test_tab_goes_on_with_what_is_begun(kernel: Kernel) -> None:
-    assert kernel.complete("%%tts --s") == ["--seed", "--save"]
-    assert kernel.complete("%tts --vo") == ["--voice"]
+    assert kernel.complete("%%tts --s") == ["--seed", "--steps", "--save"]
+    assert kernel.complete("%tts --vo") == ["--voice", "--voice-seconds"]
     assert kernel.complete("%tts_load demo --prec") == ["--precision"]
 
 
@@ -45,6 +45,11 @@ def test_tab_offers_the_models(kernel: Kernel) -> None:
 def test_tab_offers_the_values_of_an_option(kernel: Kernel, option: str, values: tuple[str, ...]) -> None:
     assert kernel.complete(f"%tts_load demo {option} ") == list(values)
     assert kernel.complete(f"%tts_load {option} {values[-1][:3]}") == [values[-1]]
+
+
+def test_tab_offers_the_efforts(kernel: Kernel) -> None:
+    assert kernel.complete("%%tts --effort ") == list(settings.EFFORTS)
+    assert kernel.complete("%tts --seed 7 --effort ba") == ["balanced"]
 
 
 def test_tab_offers_the_devices(kernel: Kernel) -> None:
@@ -146,7 +151,7 @@ def test_an_old_ipython_is_told_by_its_hooks(kernel: Kernel, monkeypatch: pytest
     try:
         for name in PARSERS:
             assert len(list(kernel.shell.strdispatchers["complete_command"].s_matches(name))) == 1
-        assert kernel.complete("%tts --vo") == ["--voice"]
+        assert kernel.complete("%tts --vo") == ["--voice", "--voice-seconds"]
         assert kernel.complete("%tts_load de") == ["demo"]
         completion.unregister(kernel.shell)
         assert not list(kernel.shell.strdispatchers["complete_command"].s_matches("%tts"))

@@ -21,6 +21,7 @@ from torch import Tensor
 from chatterbox_nb.audio import Clip, read_clip
 from chatterbox_nb.checkpoint import reference, source
 from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER, VoiceRules
+from chatterbox_nb.engine import flow
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.conditioning import (
     Encoders,
@@ -33,6 +34,7 @@ from chatterbox_nb.engine.conditioning import (
     write_voice,
 )
 from chatterbox_nb.engine.model import Model
+from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.errors import SourceError, VoiceError
 from chatterbox_nb.precision import device
 
@@ -247,6 +249,54 @@ def test_a_copy_shares_no_memory(demo: Callable[..., Model]) -> None:
         tensor.zero_()
     assert not same(voice, copy)
     assert copy.name == voice.name
+
+
+# Less of it
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+def test_the_end_of_a_reference_is_kept_tokens_and_mel_together(demo: Callable[..., Model], longer: int) -> None:
+    own = demo().builtin_voice()
+    voice = replace(own, prompt_mel=torch.cat([own.prompt_mel, own.prompt_mel[:, :longer]], dim=1))
+    short = voice.shortened(1.0)
+    assert torch.equal(short.prompt_tokens, voice.prompt_tokens[:, -25:])
+    assert torch.equal(short.prompt_mel, voice.prompt_mel[:, -50 - longer :])
+    assert short.seconds == 1.0
+    for name in ("speaker", "t3_prompt", "speaker_vector"):
+        assert getattr(short, name) is getattr(voice, name)
+
+
+def test_a_voice_that_is_shortened_stays_as_it_was(demo: Callable[..., Model]) -> None:
+    voice = demo().builtin_voice()
+    before = voice.copy()
+    voice.shortened(0.5)
+    assert same(voice, before)
+
+
+@pytest.mark.parametrize("seconds", [None, 2.04, 2.05, 60.0])
+def test_as_much_as_there_is_is_the_voice_itself(demo: Callable[..., Model], seconds: float | None) -> None:
+    voice = demo().builtin_voice()  # of 51 tokens
+    assert voice.shortened(seconds) is voice
+
+
+@pytest.mark.parametrize(("seconds", "tokens"), [(0.0, 1), (0.5, 12), (0.51, 13), (1.98, 50)])
+def test_seconds_are_rounded_to_whole_tokens(demo: Callable[..., Model], seconds: float, tokens: int) -> None:
+    short = demo().builtin_voice().shortened(seconds)
+    assert (short.prompt_tokens.shape[1], short.prompt_mel.shape[1]) == (tokens, 2 * tokens)
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+def test_a_shortened_voice_gives_a_mel_of_the_same_length(tiny: Model, seconds: float, longer: int) -> None:
+    own = tiny.builtin_voice()
+    voice = replace(own, prompt_mel=torch.cat([own.prompt_mel, own.prompt_mel[:, :longer]], dim=1))
+    tokens = torch.tensor([[17, 4000, 6560, 0, 250, 1]])
+    with torch.inference_mode():
+        mels = [
+            flow.tokens_to_mel(tiny.flow, tokens, one, StageNoise(0), 2) for one in (voice, voice.shortened(seconds))
+        ]
+    assert mels[0].shape == mels[1].shape == (1, 80, 12 - longer)
+    assert mels[1].isfinite().all()
 
 
 def test_a_voice_cannot_be_given_other_tensors(demo: Callable[..., Model]) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SENTENCE
+from conftest import OTHER_SENTENCE, SENTENCE
 from torch import Tensor
 
 from chatterbox_nb.checkpoint import source
 from chatterbox_nb.engine import decode, flow, vocoder
 from chatterbox_nb.engine import model as engine
-from chatterbox_nb.engine.decode import Decoded, Prefix
+from chatterbox_nb.engine.decode import Decoded, Decoding, Prefix
 from chatterbox_nb.engine.model import Model
+from chatterbox_nb.engine.nets.stepper import Place, Stepper
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.sampling import Sampling
@@ -197,19 +198,36 @@ def test_it_tells_of_every_token_the_last_included(mine: Model) -> None:
 
 
 @contextmanager
+def by_torch(t3: T3) -> Iterator[None]:
+    """Without the compiled step."""
+    kept, t3.compiled = t3.compiled, False
+    try:
+        yield
+    finally:
+        t3.compiled = kept
+
+
+@contextmanager
 def watching(t3: T3) -> Iterator[list[tuple[int, int, int]]]:
-    """Rows, new positions and cache rows of every pass through the backbone."""
+    """Rows, new positions and cache rows of every pass through the backbone, the compiled ones too."""
     passes: list[tuple[int, int, int]] = []
+    compiled = Stepper.__call__
+
+    def watched(stepper: Stepper, x: Tensor, places: list[Place]) -> Tensor:
+        passes.append((len(x), 1, places[0].cache.keys.shape[1]))
+        return compiled(stepper, x, places)
 
     def look(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         x, cache, _ = inputs
         passes.append((x.shape[0], x.shape[1], cache.keys.shape[1]))
 
     handle = t3.backbone.register_forward_pre_hook(look)
+    Stepper.__call__ = watched  # type: ignore[method-assign]
     try:
         yield passes
     finally:
         handle.remove()
+        Stepper.__call__ = compiled  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(("cfg", "rows"), [(0.0, 1), (0.5, 2)])
@@ -225,7 +243,7 @@ def test_the_cache_is_no_longer_than_the_budget(mine: Model) -> None:
     lengths: list[int] = []
     text, prefix = mine.text_ids(SENTENCE), prefix_of(mine)
     handle = mine.t3.backbone.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[1].length))
-    with torch.inference_mode():
+    with torch.inference_mode(), by_torch(mine.t3):
         decode.decode(mine.t3, prefix, text, Sampling(), StageNoise(1), 12, 400)
     handle.remove()
     assert set(lengths) == {prefix.length + len(text) + 2 + 12}
@@ -246,11 +264,57 @@ def test_exaggeration_changes_the_prefix(mine: Model) -> None:
     assert not torch.equal(prefix_of(mine, 0.5).keys, prefix_of(mine, 1.5).keys)
 
 
-@pytest.mark.parametrize("kernel", ["plain", "int8pack", "dynamic"])
+def test_a_cache_that_grows_changes_nothing(mine: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with never_stopping(mine.t3):
+        wanted = spoken(mine, mine.text_ids(SENTENCE), 40, 400)
+        monkeypatch.setattr(decode, "_ROOM", 3)
+        assert spoken(mine, mine.text_ids(SENTENCE), 40, 400) == wanted
+
+
+def test_the_compiled_step_draws_what_torch_draws(demo: Callable[..., Model]) -> None:
+    model = demo()
+    compiled = spoken(model, model.text_ids(SENTENCE), 200, 255)
+    with by_torch(model.t3):
+        assert spoken(model, model.text_ids(SENTENCE), 200, 255) == compiled
+
+
+# Side by side
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("cfg", [0.0, 0.5])
+def test_a_chunk_beside_others_has_the_tokens_it_has_alone(
+    demo: Callable[..., Model], precision: str, cfg: float, compiled: bool
+) -> None:
+    """However long the others are, and when they begin."""
+    model = demo(precision)
+    if compiled and not model.t3.compiled:
+        pytest.skip("there is no compiled step here")
+    texts = [model.text_ids(text) for text in (SENTENCE, OTHER_SENTENCE, "No.", SENTENCE + " " + OTHER_SENTENCE)]
+    prefix, options = prefix_of(model), Sampling(cfg_weight=cfg)
+    with torch.inference_mode(), nullcontext() if compiled else by_torch(model.t3):
+        alone = [
+            decode.decode(model.t3, prefix, text, options, StageNoise(5, index), 60, 60)
+            for index, text in enumerate(texts)
+        ]
+        with Decoding(model.t3, prefix, options) as decoding:
+            lines = [decoding.begin(text, StageNoise(5, index), 60, 60) for index, text in enumerate(texts[:2])]
+            for _ in range(5):
+                decoding.advance()
+            lines += [decoding.begin(text, StageNoise(5, index), 60, 60) for index, text in enumerate(texts[2:], 2)]
+            while decoding.lines:
+                decoding.advance()
+    assert [line.decoded for line in lines] == alone
+
+
+@pytest.mark.parametrize("kernel", ["fused", "plain", "int8pack", "dynamic"])
 def test_int8_decodes_to_the_end_of_speech_with_every_kernel(demo: Callable[..., Model], kernel: str) -> None:
     here = device.facts("cpu")
     if (kernel == "int8pack" and here.capability not in ("AVX2", "AVX512")) or (kernel == "dynamic" and not here.vnni):
         pytest.skip(f"this machine has no {kernel}")
+    if kernel == "fused" and here.unfused:
+        pytest.skip(here.unfused)
     model = demo("int8", kernel)
     decoded = spoken(model, model.text_ids(SENTENCE), 200, 255)
     assert decoded.finish == "stop"

@@ -67,6 +67,7 @@ def test_a_device_with_an_index_is_still_of_its_kind() -> None:
         (DeviceFacts("cuda:1", capability="12.0"), True),
         (DeviceFacts("cuda:0", capability="10.0"), True),
         (DeviceFacts("cpu", capability="AVX512"), False),
+        (DeviceFacts("cpu", capability="AVX512", bf16=True), True),
         (DeviceFacts("mps"), False),
     ],
 )

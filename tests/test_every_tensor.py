@@ -127,7 +127,7 @@ def _filled(model: Model, encoders: Encoders) -> dict[str, tuple[nn.Module, list
     net: Any = model.t3
     return {
         "t3": (net, t3_net.fills(model.spec.t3, net.conditioning_encoder)),
-        "flow": (model.flow, plain_fills(model.flow, "flow.")),
+        "flow": (model.flow, flow.fills(model.flow)),
         "vocoder": (model.vocoder, plain_fills(model.vocoder, "mel2wav.")),
         "tokenizer": (encoders.tokenizer, plain_fills(encoders.tokenizer, "tokenizer.")),
         "speaker_encoder": (encoders.speaker_encoder, plain_fills(encoders.speaker_encoder, "speaker_encoder.")),

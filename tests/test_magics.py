@@ -269,7 +269,7 @@ def test_the_text_arrives_as_it_was_written(demo_kernel: Kernel, text: str) -> N
 def test_every_option_reaches_the_request(demo_kernel: Kernel) -> None:
     line = (
         "--seed 9 --exaggeration 0.7 --cfg 0.3 --temperature 0.9 --min-p 0.1 --top-p 0.95 --repetition-penalty 1.3 "
-        "--max-chunk 60 --language en"
+        "--max-chunk 60 --language en --effort fast --steps 3 --voice-seconds 1.5"
     )
     request = result_of(demo_kernel.ok(f"%%tts {line}\nHello there."), demo_kernel).request
     assert request.options() == {
@@ -282,6 +282,8 @@ def test_every_option_reaches_the_request(demo_kernel: Kernel) -> None:
         "top_p": 0.95,
         "repetition_penalty": 1.3,
         "max_chunk": 60,
+        "cfm_steps": 3,
+        "voice_seconds": 1.5,
     }
     assert result_of(demo_kernel.ok(f"%tts {line} Hello there."), demo_kernel).request.options() == request.options()
 
@@ -369,6 +371,9 @@ def test_expand_puts_values_into_the_text(demo_kernel: Kernel) -> None:
         ("--cfg -1", "SettingError: cfg_weight=-1.0 is out of range;"),
         ("--temperature nan", "SettingError: temperature=nan must be a number."),
         ("--max-chunk 5", "SettingError: max_chunk=5 is out of range;"),
+        ("--steps 0", "SettingError: cfm_steps=0 is out of range; cfm_steps goes from 1 to 100."),
+        ("--voice-seconds 0", "SettingError: voice_seconds=0.0 is out of range;"),
+        ("--effort fsat", "SettingError: effort=fsat is not an effort; choose best, balanced, fast."),
         ("--language xx", "SettingError: demo does not speak 'xx';"),
         ("--voice nobody", "VoiceError: There is no voice 'nobody'; the library is empty."),
         ("--voice no/such.wav", "VoiceError: There is no file no/such.wav."),

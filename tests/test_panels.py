@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from shells import Kernel
 
 import chatterbox_nb as tts
 from chatterbox_nb import manager
+from chatterbox_nb.engine.effort import EFFORTS
 from chatterbox_nb.errors import ArgumentError
 from chatterbox_nb.notebook.panels import pump
 from chatterbox_nb.render.units import part, size
@@ -200,7 +202,9 @@ def test_speaking_uses_what_the_controls_say(kernel: Kernel, loaded: manager.Man
     speak.options["min_p"].value = 0.1
     speak.options["top_p"].value = 0.9
     speak.options["repetition_penalty"].value = 1.3
-    speak.max_chunk.value = "60"
+    speak.typed["max_chunk"].value = "60"
+    speak.typed["voice_seconds"].value = " 1.5 "
+    speak.effort.value = "fast"
     until(lambda: not speak.speak.disabled)
     speak.speak.click()
     spoken()
@@ -208,7 +212,24 @@ def test_speaking_uses_what_the_controls_say(kernel: Kernel, loaded: manager.Man
     assert (request.text, request.seed, request.max_chunk) == (SENTENCE, 7, 60)
     assert (request.exaggeration, request.cfg_weight, request.temperature) == (0.7, 0.3, 0.65)
     assert (request.min_p, request.top_p, request.repetition_penalty) == (0.1, 0.9, 1.3)
+    assert (request.cfm_steps, request.voice_seconds) == (EFFORTS["fast"]["cfm_steps"], 1.5)
     until(lambda: "<audio controls" in speak.player.value)
+
+
+def test_effort_stands_at_the_setting(kernel: Kernel, unloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert opened(kernel, "speak").speak.effort.value == "best"
+    monkeypatch.setenv("CHATTERBOX_NB_EFFORT", "balanced")
+    assert opened(kernel, "speak").speak.effort.value == "balanced"
+    monkeypatch.setenv("CHATTERBOX_NB_EFFORT", "some")
+    assert opened(kernel, "speak").speak.effort.value == "best"
+
+
+def test_a_number_of_steps_that_is_none_is_told(kernel: Kernel, loaded: manager.Manager) -> None:
+    speak = opened(kernel, "speak").speak
+    speak.text.value, speak.typed["cfm_steps"].value = SENTENCE, "few"
+    until(lambda: not speak.speak.disabled)
+    speak.speak.click()
+    until(lambda: "cfm_steps='few' must be a whole number." in words(speak.notice))
 
 
 def test_the_controls_stand_at_the_models_own_defaults_and_the_settings(
@@ -414,6 +435,16 @@ def test_editing_puts_a_request_into_the_form(panel_with_a_take: Opened) -> None
     speak = panel_with_a_take.speak
     assert (speak.text.value, speak.seed.value, speak.options["exaggeration"].value) == (SENTENCE, "3", 0.6)
     assert speak.voice.value == "builtin"
+
+
+def test_editing_finds_the_effort_or_the_numbers(kernel: Kernel, loaded: manager.Manager) -> None:
+    speak = opened(kernel, "speak").speak
+    until(lambda: not speak.speak.disabled)
+    known = tts.speak(SENTENCE, seed=3, effort="balanced", max_chunk=60).request
+    speak.fill(known)
+    assert (speak.effort.value, [field.value for field in speak.typed.values()]) == ("balanced", ["60", "", ""])
+    speak.fill(replace(known, cfm_steps=7, voice_seconds=1.5, max_chunk=None))
+    assert (speak.effort.value, [field.value for field in speak.typed.values()]) == ("best", ["", "7", "1.5"])
 
 
 def test_without_a_form_there_is_nothing_to_edit_in(kernel: Kernel, panel_with_a_take: Opened) -> None:

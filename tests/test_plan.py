@@ -36,6 +36,7 @@ from chatterbox_nb.precision.plan import (
 )
 
 AVX512 = DeviceFacts("cpu", "x86_64", "AVX512", vnni=True)
+AMX = DeviceFacts("cpu", "x86_64", "AVX512", vnni=True, bf16=True)
 AVX2 = DeviceFacts("cpu", "x86_64", "AVX2")
 PLAIN_X86 = DeviceFacts("cpu", "x86_64", "DEFAULT")
 WINDOWS = DeviceFacts("cpu", "AMD64", "AVX2")
@@ -115,19 +116,37 @@ def test_t3_and_flow_are_wholly_of_their_precision(
 
 
 @pytest.mark.parametrize(
-    ("facts", "dtype"), [(AVX512, "float32"), (CUDA, "bfloat16"), (T4, "float16"), (MPS, "float16")]
+    ("facts", "t3", "flow"),
+    [
+        (AVX512, "float32", "float32"),
+        (AMX, "float32", "bfloat16"),
+        (CUDA, "bfloat16", "bfloat16"),
+        (T4, "float16", "float16"),
+        (MPS, "float16", "float16"),
+    ],
 )
 def test_int8_computes_in_the_half_that_a_device_has(
-    tiny_tensors: tuple[TensorInfo, ...], facts: DeviceFacts, dtype: str
+    tiny_tensors: tuple[TensorInfo, ...], facts: DeviceFacts, t3: str, flow: str
 ) -> None:
+    """On a CPU only the flow: T3 multiplies a few rows, where half is no faster."""
     planned = plan(tiny_tensors, "int8", facts)
-    assert planned.compute == dtype
-    assert planned.row("t3", "norm").storage == planned.row("flow", "bias").storage == dtype
+    assert (planned.compute, planned.flow_compute) == (t3, flow)
+    assert planned.row("t3", "norm").storage == planned.row("t3", "norm").compute == t3
+    assert planned.row("flow", "bias").storage == planned.row("flow", "linear").compute == flow
     assert planned.row("vocoder", "bias").storage == "float32"
 
 
+def test_a_flow_in_bf16_halves_what_int8_leaves_of_it(english_tensors: tuple[TensorInfo, ...]) -> None:
+    """Biases, norms and the encoder's position biases: 516,064 bytes."""
+    sizes = [plan(english_tensors, "int8", facts, "plain").expected_bytes for facts in (AVX512, AMX)]
+    assert sizes == [668_968_232, 668_452_168]
+
+
 def test_what_int8_computes_in_can_be_asked_for(tiny_tensors: tuple[TensorInfo, ...]) -> None:
-    assert plan(tiny_tensors, "int8", AVX512, compute="float16").row("flow", "norm").storage == "float16"
+    """Of T3 and flow both."""
+    for dtype in ("float32", "float16"):
+        planned = plan(tiny_tensors, "int8", AMX, compute=dtype)
+        assert planned.row("t3", "norm").storage == planned.row("flow", "norm").storage == dtype
     with pytest.raises(PrecisionError, match="fp16 computes in float16, not float32"):
         plan(tiny_tensors, "fp16", AVX512, compute="float32")
     with pytest.raises(PrecisionError, match="'int4' is no dtype"):

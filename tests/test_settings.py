@@ -201,6 +201,8 @@ def test_infinity_is_out_of_range() -> None:
     [
         ("exaggeration", "0.7", 0.7),
         ("exaggeration", 1, 1.0),
+        ("cfm_steps", "4", 4),
+        ("voice_seconds", 3, 3.0),
         ("max_chunk", "120", 120),
         ("max_chunk", 120.0, 120),
         ("max_total", "1e6", 1_000_000),
@@ -250,7 +252,10 @@ def test_an_unknown_choice_is_an_error_with_every_choice_and_the_nearest(setting
     with pytest.raises(SettingError) as caught:
         value_of(setting.name, wrong)
     message = str(caught.value)
-    assert message.startswith(f"{setting.name}={wrong} is not a {setting.name}; choose {', '.join(setting.choices)}.")
+    article = "an" if setting.name == "effort" else "a"
+    assert message.startswith(
+        f"{setting.name}={wrong} is not {article} {setting.name}; choose {', '.join(setting.choices)}."
+    )
     assert message.endswith(f"Did you mean {setting.choices[-1]}?")
 
 

@@ -33,7 +33,7 @@ from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision.layers import finish
 from chatterbox_nb.precision.plan import Plan
 
-_FORMAT = "1"  # of these files; a change of how numbers are quantized is a new one
+_FORMAT = "2"  # of these files; a change of how numbers are quantized, or of their names, is a new one
 _KEPT = 4  # files of this many models and plans; the ones used longest ago go
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -69,6 +69,7 @@ class QuantizedCache:
         try:
             with os.fdopen(handle, "wb") as file:
                 _write(file, modules, key(spec, planned, content))
+            part.chmod(0o600 | (self.folder.stat().st_mode & 0o044))  # whoever may list the folder may share it
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -132,8 +133,12 @@ def read(
     device: torch.device,
     observer: Observer = events.ignore,
     cancel: CancelToken | None = None,
+    shared: bool = False,
 ) -> None:
-    """Fills modules, converted and on the meta device, from the cache.
+    """Fills modules, converted by the plan, from the cache.
+
+    Args:
+        shared: tensors are views of the file: all processes that do so hold it in memory once.
 
     Raises:
         CheckpointError: the file is missing, cut off, damaged, of another key, or holds other tensors. The modules are
@@ -150,7 +155,7 @@ def read(
         for name, entry in sorted(file.entries.items(), key=lambda item: item[1].offset):
             if cancel is not None:
                 cancel.check()
-            tensor = file.read(name)
+            tensor = file.view(name) if shared else file.read(name)
             sums[name] = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data)
             component, _, rest = name.partition(".")
             layer, _, last = rest.rpartition(".")

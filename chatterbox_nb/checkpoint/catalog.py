@@ -60,6 +60,11 @@ class T3Dims:
     def head_width(self) -> int:
         return self.width // self.heads
 
+    @property
+    def layer_parameters(self) -> int:
+        """Of its layers' matrices, all of which are read at each token."""
+        return self.layers * self.width * (4 * self.width + 3 * self.ffn)
+
 
 @dataclass(frozen=True)
 class S3GenDims:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from chatterbox_nb.checkpoint.tensorfile import Entry, TensorFile
 from chatterbox_nb.errors import TensorError, nearest
 from chatterbox_nb.events import CancelToken
+from chatterbox_nb.precision import huge
 from chatterbox_nb.precision.layers import Int8Linear, Int8Weight, finish, is_int8, quantize
 from chatterbox_nb.precision.plan import TensorInfo
 
@@ -137,6 +138,8 @@ def load(
     fills = list(fills)
     _check_complete(module, fills)
     module.to_empty(device=device)
+    if device.type == "cpu":
+        huge.place(module)
     module.requires_grad_(False)
     order = {name: entry.offset for name, entry in file.entries.items()}
     for fill in sorted(fills, key=lambda fill: order[fill.sources[-1]]):

@@ -1,13 +1,16 @@
 """A safetensors file, checked before it is trusted and read one tensor at a time.
 
 `safetensors` maps the whole file, and every page it touches stays counted as this process's memory while the map
-lives. Here bytes are read straight into the tensor that keeps them, so that a load peaks one tensor above what stays.
+lives. `read` reads bytes straight into the tensor that keeps them, so that a load peaks one tensor above what stays.
+`view` does map: for a file whose tensors are used as they are, by several processes.
 The format: eight bytes of header length, a JSON header, the data.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 from chatterbox_nb.errors import SourceError
+from chatterbox_nb.precision import huge
 
 # In the order that `safetensors` writes them.
 DTYPES = {
@@ -33,6 +37,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_ALIGNED = 64  # bytes of a cache line
 _LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
 
 
@@ -62,6 +67,7 @@ class TensorFile:
         self._on_bytes = on_bytes
         self.entries, self.metadata = _read_header(path)
         self._file: BinaryIO = path.open("rb", buffering=0)
+        self._map: mmap.mmap | None = None
 
     def __enter__(self) -> TensorFile:
         return self
@@ -70,6 +76,17 @@ class TensorFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+    def view(self, name: str) -> Tensor:
+        """One tensor, mapped: every process that views it shares its memory, until one writes to it."""
+        if self._map is None:
+            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+            huge.prefer(self._map)
+        entry = self.entries[name]
+        count = entry.length // entry.dtype.itemsize
+        if not count:
+            return torch.empty(entry.shape, dtype=entry.dtype)
+        return torch.frombuffer(self._map, dtype=entry.dtype, count=count, offset=entry.offset).view(entry.shape)
 
     def read(self, name: str) -> Tensor:
         """One tensor, in the file's dtype, in memory of its own."""
@@ -141,9 +158,17 @@ def _end(entries: dict[str, Entry], start: int) -> int:
 def make_header(
     tensors: list[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
 ) -> tuple[bytes, list[str]]:
-    """The header, length included, and the names in the order their data follows: by dtype, then name."""
+    """The header, length included, and the names in the order their data follows: by dtype, then name.
+
+    Tensors of whole cache lines come first, so that they begin at one.
+    """
     dtypes = list(DTYPES)
-    ordered = sorted(tensors, key=lambda entry: (dtypes.index(entry[1]), entry[0]))
+
+    def place(tensor: tuple[str, str, tuple[int, ...]]) -> tuple[bool, int, str]:
+        name, dtype, shape = tensor
+        return bool(DTYPES[dtype].itemsize * math.prod(shape) % _ALIGNED), dtypes.index(dtype), name
+
+    ordered = sorted(tensors, key=place)
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, dtype, shape in ordered:
@@ -153,5 +178,5 @@ def make_header(
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + length]}
         offset += length
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % _ALIGNED)
     return struct.pack("<Q", len(text)) + text, [name for name, _, _ in ordered]

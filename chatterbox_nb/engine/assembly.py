@@ -1,4 +1,7 @@
-"""Modules put together by the plan, on the meta device, and how they are filled: T3 is ours, the rest the package's."""
+"""Modules put together by the plan, on the meta device, and how they are filled.
+
+T3 and the flow's estimator are ours, the rest is the package's.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.errors import PrecisionError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision import kernels, layers
-from chatterbox_nb.precision.plan import COMPUTED, DeviceFacts, Plan, TensorInfo, storage_of
+from chatterbox_nb.precision.plan import COMPUTED, DeviceFacts, Plan, TensorInfo, compute_of, storage_of
 
 # The files that hold tensors, and which of them each component that stays in memory comes from.
 TENSOR_FILES = ("t3", "s3gen", "voice_encoder")
 RESIDENT = {"t3": "t3", "flow": "s3gen", "vocoder": "s3gen"}
-_PREFIX = {"flow": "flow.", "vocoder": "mel2wav.", "tokenizer": "tokenizer.", "speaker_encoder": "speaker_encoder."}
+_PREFIX = {"vocoder": "mel2wav.", "tokenizer": "tokenizer.", "speaker_encoder": "speaker_encoder."}
 
 Modules = dict[str, nn.Module]
 Fills = dict[str, list[Fill]]
@@ -49,13 +52,14 @@ def assemble(
     conditioning.own_attention(t3.conditioning_encoder)
     loader.fold_weight_norms(s3gen.mel2wav)
     vocoder.own_upsampling(s3gen.mel2wav)
-    flow.own_constants(s3gen.flow)
+    with torch.device("meta"):
+        flow.own_parts(s3gen.flow, spec.s3gen)
+    t3.compiled = planned.kernel == "fused"
     modules: Modules = {"t3": t3, "flow": s3gen.flow, "vocoder": s3gen.mel2wav}
-    dtype = getattr(torch, planned.compute)
     for component in COMPUTED:
-        modules[component].to(dtype)
+        modules[component].to(getattr(torch, compute_of(component, planned)))
     fills: Fills = {"t3": t3_net.fills(spec.t3, t3.conditioning_encoder)}
-    fills |= {name: loader.plain_fills(modules[name], _PREFIX[name]) for name in ("flow", "vocoder")}
+    fills |= {"flow": flow.fills(s3gen.flow), "vocoder": loader.plain_fills(s3gen.mel2wav, _PREFIX["vocoder"])}
     fast, plain = kernels.get(planned.kernel or "plain", device), kernels.get("plain")
     for component, module in modules.items():
         kernel = fast if component == "t3" else plain
@@ -85,8 +89,7 @@ def _convert(
     def kernel_of(name: str) -> kernels.Kernel:
         return fast if fast is not None and name.startswith(t3_net.DECODED) else plain
 
-    dtype = getattr(torch, planned.compute) if component in COMPUTED else torch.float32
-    layers.convert(module, stored, kernel_of, dtype)
+    layers.convert(module, stored, kernel_of, getattr(torch, compute_of(component, planned)))
 
 
 def fill(

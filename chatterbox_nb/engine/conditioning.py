@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from chatterbox_nb.errors import SourceError, VoiceError
 
 S3_RATE = 16_000
 MEL_RATE = 24_000
+TOKENS_PER_SECOND = 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +62,28 @@ class Voice:
         tensors: Any = {name: tensor.clone() for name, tensor in self.tensors().items()}
         return Voice(self.name, **tensors, warnings=self.warnings)
 
+    @property
+    def seconds(self) -> float:
+        """How much of the clip the flow continues."""
+        return self.prompt_tokens.shape[1] / TOKENS_PER_SECOND
+
+    def shortened(self, seconds: float | None) -> Voice:
+        """The same voice with only the end of what the flow continues: less of it is less work for each take.
+
+        The end, since speech goes on from there. Of what T3 reads nothing is taken.
+
+        Args:
+            seconds: rounded to whole speech tokens; None, and as much as there is, leaves the voice as it is.
+        """
+        here = self.prompt_tokens.shape[1]
+        kept = here if seconds is None else max(1, round(seconds * TOKENS_PER_SECOND))
+        if kept >= here:
+            return self
+        first = here - kept  # counted from the start: a mel that is a frame longer is longer at its end
+        return replace(self, prompt_tokens=self.prompt_tokens[:, first:], prompt_mel=self.prompt_mel[:, 2 * first :])
+
     def __repr__(self) -> str:
-        seconds = self.prompt_tokens.shape[1] / 25
-        return f"Voice({self.name!r}, {seconds:.1f} s of reference)"
+        return f"Voice({self.name!r}, {self.seconds:.1f} s of reference)"
 
 
 def read_builtin(path: Path) -> Voice:

@@ -7,8 +7,8 @@ preallocated cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,14 @@ from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.engine.sampling import Sampling, draw, guide
 from chatterbox_nb.errors import TextError
 from chatterbox_nb.events import CancelToken
+from chatterbox_nb.precision import huge
+
+if TYPE_CHECKING:
+    from chatterbox_nb.engine.nets.stepper import Stepper
+
+# Tokens that a chunk's cache has room for at first: 10 s. It grows by half.
+_ROOM = 256
+_WIDEST = 8192  # products of int8 and int16 that the compiled step sums
 
 # How a chunk ended: the model said so; the budget its text allows; the model's own limit; stopped on request.
 Finish = Literal["stop", "budget", "limit", "cancelled"]
@@ -85,37 +93,175 @@ def decode(
         TextError: more text tokens than the model has positions for.
         EngineError: the logits are not finite.
     """
-    dims = t3.dims
-    if len(text) > dims.text_positions:
-        raise TextError(
-            f"This chunk has {len(text)} text tokens and the model has {dims.text_positions} positions. "
-            "Split it, or lower MAX_CHUNK_LENGTH."
-        )
-    limit = min(limit, dims.speech_positions)
-    wanted = min(budget, limit)
-    rows = 2 if options.cfg_weight > 0 else 1
-    start = prefix.length + len(text) + 2
-    cache = prefix.cache(dims, rows, start + wanted)
-    seen = torch.zeros(dims.speech_vocab, dtype=torch.bool, device=text.device)
-    seen[dims.start_speech] = True
+    with Decoding(t3, prefix, options, cancel) as decoding:
+        line = decoding.begin(text, noise, budget, limit)
+        while line.finish is None:
+            decoding.advance()
+            on_token(len(line.tokens))
+    return line.decoded
 
-    tokens: list[int] = []
-    logits = t3.logits(t3.text(text, guided=rows == 2), cache, prefix.length)
-    for count in range(1, wanted + 1):
-        if cancel is not None:
-            cancel.check()
-        finite.check(logits, f"T3's logits at token {count}", cache.keys.dtype)
-        token = draw(guide(logits, options.cfg_weight), seen, options, noise)
-        tokens.append(int(token))
-        on_token(count)
-        if tokens[-1] == dims.stop_speech:
-            return Decoded(tuple(tokens), "stop")
-        if count == wanted:
-            break
-        seen[token] = True
-        embedded = t3.speech(token, count).expand(rows, -1, -1)
-        logits = t3.logits(embedded, cache, start + count - 1)
-    return Decoded(tuple(tokens), "limit" if wanted == limit else "budget")
+
+@dataclass(eq=False)
+class Line:
+    """A chunk while it is decoded.
+
+    Args:
+        cache: keys and values of its rows.
+        start: positions before its first token.
+        wanted: tokens after which it ends.
+        ends: how it ends then.
+        seen: bool `[V]`, the tokens so far, begin-of-speech included.
+        logits: of the next token, `[rows, V]`.
+    """
+
+    noise: Noise
+    cache: Cache
+    start: int
+    wanted: int
+    ends: Finish
+    seen: Tensor
+    logits: Tensor
+    tokens: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+
+    @property
+    def decoded(self) -> Decoded:
+        assert self.finish is not None, "it has not ended"
+        return Decoded(tuple(self.tokens), self.finish)
+
+
+class Decoding:
+    """Chunks that are decoded side by side, a token of each at a time. A context: leave it, or `rest`, when it pauses.
+
+    Side by side pays where T3's step is compiled: the weights are read once for all. A chunk's tokens are those it has
+    alone.
+
+    Args:
+        t3, prefix: the model, and the voice.
+        cancel: checked before each token.
+    """
+
+    def __init__(self, t3: T3, prefix: Prefix, options: Sampling, cancel: CancelToken | None = None) -> None:
+        self.t3, self.prefix, self.options, self.cancel = t3, prefix, options, cancel
+        self.lines: list[Line] = []
+        self._rows = 2 if options.cfg_weight > 0 else 1
+        self._stepper: Stepper | None = None
+
+    def __enter__(self) -> Decoding:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """Lets the helping threads go, until the next token."""
+        if self._stepper is not None:
+            self._stepper.rest()
+
+    def begin(self, text: Tensor, noise: Noise, budget: int, limit: int) -> Line:
+        """Reads a chunk's text; `advance` decodes it from now on. Args and errors: as of `decode`."""
+        dims = self.t3.dims
+        if len(text) > dims.text_positions:
+            raise TextError(
+                f"This chunk has {len(text)} text tokens and the model has {dims.text_positions} positions. "
+                "Split it, or lower MAX_CHUNK_LENGTH."
+            )
+        limit = min(limit, dims.speech_positions)
+        wanted = min(budget, limit)
+        start = self.prefix.length + len(text) + 2
+        cache = self.prefix.cache(dims, self._rows, start if self.t3.compiled else start + wanted)
+        logits = self.t3.logits(self.t3.text(text, guided=self._rows == 2), cache, self.prefix.length)
+        if self.t3.compiled:
+            cache = self.kept(cache, min(wanted, _ROOM))
+        seen = torch.zeros(dims.speech_vocab, dtype=torch.bool, device=text.device)
+        seen[dims.start_speech] = True
+        ends: Finish = "limit" if wanted == limit else "budget"
+        line = Line(noise, cache, start, wanted, ends, seen, logits)
+        self.lines.append(line)
+        return line
+
+    def advance(self) -> None:
+        """One more token of each line; those that ended are no longer in `lines`."""
+        if self.cancel is not None:
+            self.cancel.check()
+        for line in self.lines:
+            self._draw(line)
+        self.lines = [line for line in self.lines if line.finish is None]
+        if not self.lines:
+            return
+        last = [line.tokens[-1] for line in self.lines]
+        positions = [len(line.tokens) for line in self.lines]
+        device = self.lines[0].seen.device
+        embedded = self.t3.speech(torch.tensor(last, device=device), torch.tensor(positions, device=device))
+        if self.t3.compiled:
+            self._step(embedded)
+            return
+        for line, x in zip(self.lines, embedded, strict=True):
+            rows = x.expand(self._rows, 1, -1)
+            line.logits = self.t3.logits(rows, line.cache, line.start + len(line.tokens) - 1)
+
+    def _draw(self, line: Line) -> None:
+        count = len(line.tokens) + 1
+        finite.check(line.logits, f"T3's logits at token {count}", self.prefix.keys.dtype)
+        token = draw(guide(line.logits, self.options.cfg_weight), line.seen, self.options, line.noise)
+        line.tokens.append(int(token))
+        line.seen[token] = True
+        if line.tokens[-1] == self.t3.dims.stop_speech:
+            line.finish = "stop"
+        elif count == line.wanted:
+            line.finish = line.ends
+
+    def _step(self, embedded: Tensor) -> None:
+        """A compiled step of every line."""
+        places = []
+        for line in self.lines:
+            position = line.start + len(line.tokens) - 1
+            if position >= line.cache.length:
+                line.cache = self.kept(line.cache, min(line.cache.length // 2, line.wanted))
+            places.append((line.cache, position))
+        logits = self.step(embedded, places)
+        for index, line in enumerate(self.lines):
+            line.logits = logits[index * self._rows : (index + 1) * self._rows]
+
+    def step(self, embedded: Tensor, places: list[tuple[Cache, int]]) -> Tensor:
+        """Embeddings `[n, D]`, each of a cache and at a position, to the logits of their rows."""
+        from chatterbox_nb.engine.nets.stepper import Place, Stepper
+
+        if self._stepper is None:
+            self._stepper = Stepper(self.t3, torch.get_num_threads())
+        rows = [Place(cache, row, position) for cache, position in places for row in range(self._rows)]
+        return self._stepper(embedded.repeat_interleave(self._rows, 0), rows)
+
+    def kept(self, cache: Cache, more: int) -> Cache:
+        """What is cached, as the compiled step keeps it, with room for more positions."""
+        from chatterbox_nb.engine.nets.stepper import kept_as
+
+        length, dtype = cache.length, kept_as(self.t3)
+        *shape, _, width = cache.keys.shape
+        grown = Cache(
+            huge.empty([*shape, length + more, width], dtype),
+            huge.empty([*shape, length + more, width], dtype),
+            cache.cosine,
+            cache.sine,
+        )
+        grown.keys[..., :length, :], grown.values[..., :length, :] = cache.keys, cache.values
+        return grown
+
+
+def fits(dims: T3Dims) -> bool:
+    """Whether a compiled step can be made for these sizes: whole vectors, and sums that an int32 holds."""
+    sizes = (dims.width, dims.ffn, dims.head_width)
+    return not any(size % 16 for size in sizes) and max(sizes) <= _WIDEST
+
+
+def warm_up(t3: T3) -> None:
+    """Compiles T3's step for one chunk with guidance, or reads it from numba's cache: seconds once, then .1 s."""
+    dims = t3.dims
+    cache = Cache.empty(dims, 2, 1, torch.device("cpu"), torch.float32)
+    prefix = Prefix(cache.keys[:, :1], cache.values[:, :1])
+    with torch.inference_mode(), Decoding(t3, prefix, Sampling()) as decoding:
+        kept = decoding.kept(cache, 1)
+        decoding.step(torch.zeros(1, dims.width), [(kept, 1)])
 
 
 def audible(tokens: tuple[int, ...], codes: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Speech tokens to a mel spectrogram: conformer encoder, then Euler steps of conditional flow matching.
 
-The networks are the package's. The driver is ours: quiet, with the noise given, a step at a time, ids kept integers
-(the package casts them to the flow's dtype), the reference left as it was.
+The encoder is the package's, the estimator ours (`nets/estimator.py`), and so is the driver: quiet, with the noise
+given, a step at a time, ids kept integers (the package casts them to the flow's dtype), the reference left as it was.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chatterbox_nb.checkpoint.catalog import S3GenDims
+from chatterbox_nb.checkpoint.loader import Fill, plain_fills
 from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.conditioning import Voice
+from chatterbox_nb.engine.nets import estimator
+from chatterbox_nb.engine.nets.estimator import MELS, Estimator, Velocity
 from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.events import CancelToken
 
-MELS = 80
 GUIDANCE = 0.7  # CFM_PARAMS.inference_cfg_rate
 
 
@@ -45,18 +48,18 @@ class RelativePositions(nn.Module):
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]
 
 
-def own_constants(flow: nn.Module) -> None:
-    """Replaces what was built on the meta device and is in no file."""
-    encoder: Any = flow.encoder
-    for embed in (encoder.embed, encoder.up_embed):
+def own_parts(flow: Any, dims: S3GenDims) -> None:
+    """Makes the estimator ours, and what was built on the meta device and is in no file. Call it on the meta device."""
+    for embed in (flow.encoder.embed, flow.encoder.up_embed):
         embed.pos_enc = RelativePositions(embed.pos_enc.d_model)
-    decoder: Any = flow.decoder
-    decoder.estimator.time_mlp.register_forward_pre_hook(_as_weights)
+    flow.decoder.estimator = Estimator(dims).eval()
 
 
-def _as_weights(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Time embeddings are made in float32, where a thousandth is one; only then are they cast."""
-    return inputs[0].to(module.linear_1.bias.dtype), *inputs[1:]
+def fills(flow: Any) -> list[Fill]:
+    """Published names → parameters of the flow."""
+    prefix = "decoder.estimator."
+    borrowed = [fill for fill in plain_fills(flow, "flow.") if not fill.target.startswith(prefix)]
+    return borrowed + estimator.fills(flow.decoder.estimator, prefix, f"flow.{prefix}")
 
 
 def time_steps(steps: int) -> Tensor:
@@ -76,7 +79,7 @@ def tokens_to_mel(
     """Speech tokens `[1, N]` to a log mel `[1, 80, 2 N]`, 50 frames a second; one frame less after a longer prompt.
 
     Args:
-        flow: the package's `CausalMaskedDiffWithXvec`, loaded.
+        flow: the package's `CausalMaskedDiffWithXvec` with our estimator, loaded.
         voice: whose reference is continued.
         steps: Euler steps.
         on_step: told after each step.
@@ -90,35 +93,20 @@ def tokens_to_mel(
     joined = torch.cat([voice.prompt_tokens.to(device), tokens.to(device)], dim=1)
     lengths = torch.tensor([joined.shape[1]], device=device)
     hidden, _ = flow.encoder(flow.input_embedding(joined), lengths)
-    mu = flow.encoder_proj(hidden).transpose(1, 2).contiguous()  # [1, 80, T]
-    prompt = voice.prompt_mel.to(device, dtype).transpose(1, 2)
+    mu = flow.encoder_proj(hidden)  # [1, T, 80]
+    prompt = voice.prompt_mel.to(device, dtype)
     condition = torch.zeros_like(mu)
-    condition[:, :, : prompt.shape[2]] = prompt
-
-    x = noise.flow(MELS, mu.shape[2]).to(device)  # the steps add up in float32, whatever the networks compute in
-    both = _with_unguided(x.to(dtype), mu, speaker, condition)
+    condition[:, : prompt.shape[1]] = prompt
+    # The second row has neither mu nor speaker nor condition: what guidance leads away from.
+    mu, speaker, condition = (torch.cat([given, torch.zeros_like(given)]) for given in (mu, speaker, condition))
     times = time_steps(steps).to(device)
+    velocity = Velocity(flow.decoder.estimator, mu, speaker, condition, times[:-1])
+    x = noise.flow(MELS, mu.shape[1]).to(device)[0].t()  # the steps add up in float32, whatever the networks compute in
     for step in range(steps):
         if cancel is not None:
             cancel.check()
-        both["x"][:] = x
-        both["t"][:] = times[step]
-        guided, unguided = flow.decoder.estimator(**both).float().chunk(2)
-        velocity = (1.0 + GUIDANCE) * guided - GUIDANCE * unguided
-        x = x + (times[step + 1] - times[step]) * velocity
+        guided, unguided = velocity(x, step).float()
+        x = x + (times[step + 1] - times[step]) * ((1.0 + GUIDANCE) * guided - GUIDANCE * unguided)
         on_step(step + 1)
     finite.check(x, "the mel spectrogram", dtype)
-    return x[:, :, prompt.shape[2] :]
-
-
-def _with_unguided(x: Tensor, mu: Tensor, speaker: Tensor, condition: Tensor) -> dict[str, Tensor]:
-    """The estimator's inputs in two rows: the second without mu, speaker and condition."""
-    frames = x.shape[2]
-    return {
-        "x": x.repeat(2, 1, 1),
-        "mask": x.new_ones(2, 1, frames),
-        "mu": torch.cat([mu, torch.zeros_like(mu)]),
-        "t": torch.zeros(2, device=x.device),
-        "spks": torch.cat([speaker, torch.zeros_like(speaker)]),
-        "cond": torch.cat([condition, torch.zeros_like(condition)]),
-    }
+    return x[prompt.shape[1] :].t()[None].contiguous()

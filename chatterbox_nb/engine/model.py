@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import TensorFile
-from chatterbox_nb.engine import assembly, conditioning, vocoder
+from chatterbox_nb.engine import assembly, conditioning, decode, vocoder
 from chatterbox_nb.engine.assembly import Fills, Modules
 from chatterbox_nb.engine.conditioning import Encoders, Voice
 from chatterbox_nb.engine.nets.t3 import T3
@@ -171,6 +172,8 @@ def prepare(
         CheckpointError, PrecisionError, Cancelled.
     """
     phase = _Phases(observer, cancel)
+    if not device.unfused and not decode.fits(spec.t3):
+        device = replace(device, unfused="the model's sizes are not multiples of 16")
     with phase("import", "Chatterbox"):
         reference.import_package()
     with phase("build"):
@@ -214,6 +217,11 @@ def finish(prepared: Prepared) -> Model:
                 fills |= more
         with phase("watermarker"):
             watermarker = Watermarker()
+            watermarker.warm_up(spec.sample_rate)
+        if prepared.plan.kernel == "fused":
+            with phase("compile", "T3's step"):
+                t3: Any = modules["t3"]
+                decode.warm_up(t3)
     everything = {**modules, **(encoders.modules() if encoders else {})}
     rows = measure(planned, prepared.tensors, everything, fills)
     assembly.check_converted(rows)
@@ -276,6 +284,9 @@ def _weights(prepared: Prepared, warnings: list[str]) -> tuple[Modules, Fills, s
         with prepared.phase("cache"):
             cache.write(spec, planned, content, modules)
             cache.remember(prepared.files, content)
+            if _shares(planned):
+                path, key = cache.path(spec, planned, content), caches.key(spec, planned, content)
+                caches.read(path, key, modules, torch.device("cpu"), shared=True)
         return modules, fills, content, "written"
     except OSError as error:
         reason = error.strerror or str(error)
@@ -290,9 +301,15 @@ def _from_cache(prepared: Prepared, path: Path) -> tuple[Modules, Fills]:
     assert prepared.content is not None
     key = caches.key(prepared.spec, prepared.plan, prepared.content)
     device, phase = torch.device(prepared.plan.device), prepared.phase
+    shared = _shares(prepared.plan)
     return _filled(
-        prepared, lambda modules, fills: caches.read(path, key, modules, device, phase.observer, phase.cancel)
+        prepared, lambda modules, fills: caches.read(path, key, modules, device, phase.observer, phase.cancel, shared)
     )
+
+
+def _shares(planned: Plan) -> bool:
+    """Whether int8 weights are used as they lie in the cache, so that all kernels of a machine map the same memory."""
+    return planned.device == "cpu" and planned.kernel != "dynamic" and os.name == "posix"
 
 
 def _from_checkpoint(prepared: Prepared) -> tuple[Modules, Fills, str]:

@@ -1,22 +1,28 @@
-"""One take, chunk by chunk: text → speech tokens → mel → wave → watermark."""
+"""One take, chunk by chunk: text → speech tokens → mel → wave → watermark.
+
+Chunks are decoded side by side where that pays, and come out in their order. Or each alone, and in segments that sound
+while its tokens are still coming.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from chatterbox_nb import events
 from chatterbox_nb.audio import Samples
 from chatterbox_nb.engine import decode, flow, vocoder
 from chatterbox_nb.engine.conditioning import Voice
-from chatterbox_nb.engine.decode import Finish
+from chatterbox_nb.engine.decode import Decoding, Finish, Line
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import PackageNoise, StageNoise
 from chatterbox_nb.engine.sampling import Sampling
+from chatterbox_nb.engine.segments import Segments
 from chatterbox_nb.errors import TextError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision.plan import BYTES
@@ -24,24 +30,29 @@ from chatterbox_nb.precision.plan import BYTES
 TOKENS_PER_SECOND = 25
 # Where each stage of a chunk begins, as a part of the chunk's work: roughly, for estimates of time left.
 _STAGE_START = {"tokens": 0.0, "mel": 0.5, "wave": 0.92, "watermark": 0.98, "end": 1.0}
+# Chunks decoded side by side: with four and guidance, eight rows, a step takes twice the time of one chunk's.
+_MOST_AT_ONCE = 4
+# A smaller T3 than this is not bound by the reading of its weights, and gains nothing side by side.
+_SMALLEST_PARAMETERS = 50_000_000
+_PART_OF_FREE = 0.5  # of the free memory, for keys and values
 
 
 @dataclass(frozen=True)
 class SpokenChunk:
-    """A chunk as it came out.
+    """A chunk, or a segment of one, as it came out.
 
     Args:
         text: what was spoken.
         tokens: the speech tokens, those that stand for sound.
         samples: float32 `[n]`, watermarked.
-        finish: why its tokens end.
-        seconds: of work, by stage.
+        finish: why its tokens end; None of a segment that others follow.
+        seconds: of work, by stage; of tokens that were decoded beside others, a share.
     """
 
     text: str
     tokens: tuple[int, ...]
     samples: Samples
-    finish: Finish
+    finish: Finish | None
     seconds: Mapping[str, float]
 
 
@@ -56,6 +67,9 @@ class Speaker:
         noise: of the take.
         texts: the chunks.
         observer, cancel: told of every token and step; checked there.
+        steps: Euler steps of the flow; None is the model's own.
+        at_once: how many chunks are decoded side by side; package noise, which is drawn in order, allows one.
+        on_segment: told the index of a chunk and a segment of it, as soon as that sounds; chunks are decoded alone.
     """
 
     def __init__(
@@ -68,13 +82,18 @@ class Speaker:
         texts: list[str],
         observer: Observer = events.ignore,
         cancel: CancelToken | None = None,
+        steps: int | None = None,
+        at_once: int = 1,
+        on_segment: Callable[[int, SpokenChunk], None] | None = None,
     ) -> None:
         self.model, self.voice, self.sampling, self.noise = model, voice.copy(), sampling, noise
+        self.steps = model.spec.s3gen.cfm_steps if steps is None else steps
         self.texts, self.observer, self.cancel = texts, observer, cancel or CancelToken()
-        self._characters = sum(map(len, texts))
-        self._spoken_characters = 0
-        self._spoken_seconds = 0.0
-        self._chunk = 0
+        self.on_segment = on_segment
+        self.at_once = 1 if on_segment is not None or isinstance(noise, PackageNoise) else at_once
+        self._parts = [0.0] * len(texts)  # of each chunk's work that is done
+        self._audio = [0.0] * len(texts)  # seconds of each chunk's tokens
+        self._seconds: list[dict[str, float]] = [{} for _ in texts]
         self._ids = [self._text_ids(text) for text in texts]
         self.cancel.check()
         device = model.device
@@ -83,67 +102,101 @@ class Speaker:
         )
 
     def __iter__(self) -> Iterator[SpokenChunk]:
-        for index, text in enumerate(self.texts):
-            self._chunk = index
-            spoken = self._speak(index, text)
-            self._spoken_characters += len(text)
-            self._spoken_seconds += len(spoken.samples) / self.model.spec.sample_rate
-            yield spoken
+        with Decoding(self.model.t3, self._prefix, self.sampling, self.cancel) as decoding:
+            lines: list[Line] = []
+            for index in range(len(self.texts)):
+                segments = None
+                if self.on_segment is not None:
+                    segments = Segments(self.model, self.voice, self.noise.for_chunk(index), self.steps)
+                while index == len(lines) or lines[index].finish is None:
+                    self._advance(decoding, lines)
+                    if segments is not None and segments.due(len(lines[index].tokens)):
+                        decoding.rest()
+                        self._segment(index, lines[index], segments)
+                decoding.rest()
+                yield self._sound(index, lines[index], segments)
 
     def _text_ids(self, text: str) -> torch.Tensor:
         if set(filter(str.isalnum, text)) <= set(self.model.tokenizer.unspeakable(text)):
             raise TextError(f"{self.model.spec.name} can say nothing of '{text}'.")
         return self.model.text_ids(text)
 
-    def _speak(self, index: int, text: str) -> SpokenChunk:
-        model, spec, ids = self.model, self.model.spec, self._ids[index]
-        noise = self.noise.for_chunk(index)
-        seconds: dict[str, float] = {}
-        expected = max(1, round(spec.text.tokens_per_text_token * len(ids)))
+    def _advance(self, decoding: Decoding, lines: list[Line]) -> None:
+        """A token of each line; lines are begun while there is room for them beside the others."""
+        rules, limit = self.model.spec.text, self.model.spec.max_tokens
+        while len(lines) < len(self.texts) and len(decoding.lines) < self.at_once:
+            index, ids = len(lines), self._ids[len(lines)]
+            with _timed(self._seconds[index], "tokens"):
+                lines.append(decoding.begin(ids, self.noise.for_chunk(index), rules.budget(len(ids)), limit))
+        working = list(decoding.lines)
+        started = time.perf_counter()
+        decoding.advance()
+        share = (time.perf_counter() - started) / len(working)
+        for index, line in enumerate(lines):
+            if line in working:
+                self._seconds[index]["tokens"] += share
+                count = len(line.tokens)
+                expected = max(1, round(rules.tokens_per_text_token * len(self._ids[index])))
+                self._audio[index] = count / TOKENS_PER_SECOND
+                self._tell(index, "tokens", count, None, min(1.0, count / expected))
 
-        def on_token(count: int) -> None:
-            self._tell("tokens", count, None, min(1.0, count / expected), count / TOKENS_PER_SECOND)
-
-        with _timed(seconds, "tokens"):
-            decoded = decode.decode(
-                model.t3, self._prefix, ids, self.sampling, noise,
-                spec.text.budget(len(ids)), spec.max_tokens, on_token, self.cancel,
-            )  # fmt: skip
+    def _sound(self, index: int, line: Line, segments: Segments | None) -> SpokenChunk:
+        """A chunk whose tokens are there."""
+        model, spec, seconds = self.model, self.model.spec, self._seconds[index]
+        decoded = line.decoded
         tokens = decode.audible(decoded.tokens, spec.s3gen.codes)
+        self._audio[index] = len(tokens) / TOKENS_PER_SECOND
+        if segments is not None:
+            self._segment(index, line, segments)
+            self._parts[index] = 1.0
+            return SpokenChunk(self.texts[index], tokens, segments.samples, decoded.finish, seconds)
         if not tokens:
-            return SpokenChunk(text, (), torch.zeros(0).numpy(), decoded.finish, seconds)
-        audio_seconds = len(tokens) / TOKENS_PER_SECOND
-        steps = spec.s3gen.cfm_steps
+            self._parts[index] = 1.0
+            return SpokenChunk(self.texts[index], (), np.zeros(0, np.float32), decoded.finish, seconds)
 
         def on_step(step: int) -> None:
-            self._tell("mel", step, steps, step / steps, audio_seconds)
+            self._tell(index, "mel", step, self.steps, step / self.steps)
 
+        found = torch.tensor([tokens], device=model.device)
         with _timed(seconds, "mel"):
-            mel = flow.tokens_to_mel(
-                model.flow, torch.tensor([tokens], device=model.device), self.voice, noise, steps, on_step, self.cancel
-            )
-        self._tell("wave", 0, 1, 0.0, audio_seconds)
+            mel = flow.tokens_to_mel(model.flow, found, self.voice, line.noise, self.steps, on_step, self.cancel)
+        self._tell(index, "wave", 0, 1, 0.0)
         with _timed(seconds, "wave"):
-            wave = vocoder.mel_to_wave(model.vocoder, mel, noise).cpu().numpy()
-        self._tell("watermark", 0, 1, 0.0, audio_seconds)
+            wave = vocoder.mel_to_wave(model.vocoder, mel, line.noise).cpu().numpy()
+        self._tell(index, "watermark", 0, 1, 0.0)
         with _timed(seconds, "watermark"):
             samples = model.watermarker.apply(wave, spec.sample_rate)
-        return SpokenChunk(text, tokens, samples, decoded.finish, seconds)
+        self._parts[index] = 1.0
+        return SpokenChunk(self.texts[index], tokens, samples, decoded.finish, seconds)
 
-    def _tell(self, stage: str, done: int, total: int | None, part: float, audio_seconds: float) -> None:
+    def _segment(self, index: int, line: Line, segments: Segments) -> None:
+        """The next segment of a chunk, with what its tokens so far allow."""
+        assert self.on_segment is not None
+        tokens = decode.audible(tuple(line.tokens), self.model.spec.s3gen.codes)
+        known = segments.tokens
+        before = dict(self._seconds[index])
+        samples = segments.more(tokens, line.finish is not None, self._seconds[index], self.cancel)
+        self._tell(index, "tokens", len(line.tokens), None, 0.0)
+        if not len(samples) and line.finish is None:
+            return
+        spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in self._seconds[index].items()}
+        self.on_segment(index, SpokenChunk(self.texts[index], tokens[known:], samples, line.finish, spent))
+
+    def _tell(self, index: int, stage: str, done: int, total: int | None, part: float) -> None:
         """Tells the observer, then honours a cancel it may have asked for."""
         stages = list(_STAGE_START)
         begin, end = _STAGE_START[stage], _STAGE_START[stages[stages.index(stage) + 1]]
-        characters = self._spoken_characters + len(self.texts[self._chunk]) * (begin + (end - begin) * part)
+        self._parts[index] = max(self._parts[index], begin + (end - begin) * part)
+        work = sum(len(text) * part for text, part in zip(self.texts, self._parts, strict=True))
         self.observer(
             Progress(
                 stage,
                 done,
                 total,
-                chunk=self._chunk,
+                chunk=index,
                 chunks=len(self.texts),
-                audio_seconds=self._spoken_seconds + audio_seconds,
-                fraction=characters / self._characters,
+                audio_seconds=sum(self._audio),
+                fraction=work / sum(map(len, self.texts)),
             )
         )
         self.cancel.check()
@@ -155,11 +208,20 @@ def working_bytes(model: Model, texts: list[str], guided: bool) -> int:
     longest = len(model.text_ids(max(texts, key=len)))  # in characters, so that one is tokenized and not all
     positions = dims.perceiver_queries + 2 + longest + 2 + min(rules.budget(longest), model.spec.max_tokens)
     values = 2 * dims.layers * dims.width * positions * (2 if guided else 1)
-    return values * BYTES[model.plan.compute]
+    halved = model.t3.compiled and model.plan.precision == "int8"
+    return values * BYTES["float16" if halved else model.plan.compute]
+
+
+def chunks_at_once(model: Model, texts: list[str], guided: bool, free: int | None) -> int:
+    """How many chunks are decoded side by side: as many as pay, and as have room in the free memory."""
+    if not model.t3.compiled or model.spec.t3.layer_parameters < _SMALLEST_PARAMETERS:
+        return 1
+    room = _MOST_AT_ONCE if free is None else int(_PART_OF_FREE * free // working_bytes(model, texts, guided))
+    return max(1, min(_MOST_AT_ONCE, len(texts), room))
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - started
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started

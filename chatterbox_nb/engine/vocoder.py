@@ -31,16 +31,19 @@ def own_constants(vocoder: Any, sample_rate: int, device: str) -> None:
     vocoder.register_buffer("trim_fade", trim_fade(sample_rate).to(device), persistent=False)
 
 
-def mel_to_wave(vocoder: Any, mel: Tensor, noise: Noise) -> Tensor:
-    """A log mel `[1, 80, T]` to samples `[480 T]` in [-0.99, 0.99].
+def mel_to_wave(vocoder: Any, mel: Tensor, noise: Noise, first: int = 0) -> Tensor:
+    """A log mel `[1, 80, T]` to samples `[480 (T - first)]` in [-0.99, 0.99].
+
+    Args:
+        first: frame that the samples begin at; what is before it only leads to the source's phase.
 
     Raises:
         EngineError: the waveform is not finite.
     """
     f0 = vocoder.f0_predictor(mel)  # [1, T], Hz
     source = _source(vocoder.m_source, vocoder.f0_upsamp(f0[:, None]), noise)
-    wave: Tensor = vocoder.decode(x=mel, s=source)
-    faded = min(wave.shape[1], len(vocoder.trim_fade))
+    wave: Tensor = vocoder.decode(x=mel[:, :, first:], s=source[:, :, source.shape[2] // mel.shape[2] * first :])
+    faded = min(wave.shape[1], len(vocoder.trim_fade)) if first == 0 else 0
     wave[:, :faded] *= vocoder.trim_fade[:faded]
     finite.check(wave, "the waveform", wave.dtype)
     return wave[0]

@@ -120,6 +120,7 @@ def speak_parser(name: str) -> MagicParser:
     parser.add_argument("--voice", metavar="V", help="a name of the library, or an audio file")
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed sounds the same")
     parser.add_argument("--language", metavar="L", help="for models that have several")
+    parser.add_argument("--effort", metavar="E", help=f"best, balanced or fast: {settings.BY_NAME['effort'].about}")
     for option, setting in (
         ("--exaggeration", "exaggeration"),
         ("--cfg", "cfg_weight"),
@@ -128,6 +129,8 @@ def speak_parser(name: str) -> MagicParser:
         ("--top-p", "top_p"),
         ("--repetition-penalty", "repetition_penalty"),
         ("--max-chunk", "max_chunk"),
+        ("--steps", "cfm_steps"),
+        ("--voice-seconds", "voice_seconds"),
     ):
         row = settings.BY_NAME[setting]
         kind = int if row.kind == "int" else float

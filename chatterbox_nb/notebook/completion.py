@@ -35,6 +35,7 @@ _VALUES: dict[str, Callable[[], list[str]]] = {
     "--precision": lambda: list(settings.PRECISIONS),
     "--int8-off": lambda: list(settings.INT8_ROWS),
     "--kernel": lambda: list(settings.KERNELS),
+    "--effort": lambda: list(settings.EFFORTS),
     "--device": _devices,
     "--voice": _voices,
 }

@@ -25,6 +25,7 @@ from chatterbox_nb.take import Take, file_kind
 
 _SPEAK_OPTIONS = (
     "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "repetition_penalty", "max_chunk", "language",
+    "effort", "cfm_steps", "voice_seconds",
 )  # fmt: skip
 
 

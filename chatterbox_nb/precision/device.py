@@ -7,12 +7,14 @@ import platform
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from chatterbox_nb import usage
 from chatterbox_nb.errors import PrecisionError, nearest
-from chatterbox_nb.precision.plan import DeviceFacts
+from chatterbox_nb.precision.kernels.fused import lacking
+from chatterbox_nb.precision.plan import X86, DeviceFacts
 
 
 def available() -> list[str]:
@@ -64,5 +66,13 @@ def facts(name: str) -> DeviceFacts:
         return replace(found, capability=capability, total_bytes=properties.total_memory)
     if found.kind == "cpu":
         capability, vnni = torch.backends.cpu.get_cpu_capability(), bool(torch.cpu._is_vnni_supported())
-        return replace(found, capability=capability, vnni=vnni)
+        unfused = lacking(capability) if found.machine.lower() in X86 else found.unfused
+        return replace(found, capability=capability, vnni=vnni, bf16=multiplies_bf16(), unfused=unfused)
     return found
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in one instruction, AVX512_BF16 or AMX. Others emulate it, slowly."""
+    cpu: Any = torch.cpu
+    checks = (getattr(cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check() for check in checks if check is not None)

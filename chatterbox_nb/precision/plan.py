@@ -38,7 +38,7 @@ COMPUTED = ("t3", "flow")
 COMPUTE = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # Matrices that are multiplied with a few rows at a time, once a token: here a kernel pays.
 DECODE_KINDS = {("t3", "linear"), ("t3", "head")}
-_X86 = ("x86_64", "amd64")
+X86 = ("x86_64", "amd64")
 # Output rows that a kernel wants a multiple of; a matrix is padded to it.
 ROW_MULTIPLES = {("mps", "int8pack"): 32}
 
@@ -93,6 +93,8 @@ class DeviceFacts:
         machine: x86_64, aarch64, arm64.
         capability: the vector instructions torch uses on a CPU (AVX512, AVX2, DEFAULT), `8.0` on CUDA.
         vnni: the CPU multiplies int8 in one instruction.
+        bf16: the CPU multiplies bfloat16 in one instruction.
+        unfused: why the compiled step of T3 cannot run there; empty where it can.
         total_bytes, free_bytes: of its memory, where known.
     """
 
@@ -100,6 +102,8 @@ class DeviceFacts:
     machine: str = ""
     capability: str = ""
     vnni: bool = False
+    bf16: bool = False
+    unfused: str = "it is for x86 CPUs"
     total_bytes: int | None = None
     free_bytes: int | None = None
 
@@ -109,13 +113,15 @@ class DeviceFacts:
 
     @property
     def native_bf16(self) -> bool:
-        """A GPU that computes bfloat16 itself; older ones say they can, and emulate it at a third of fp32's speed."""
-        return self.kind == "cuda" and tuple(map(int, self.capability.split("."))) >= (8, 0)
+        """Computes bfloat16 itself. Older GPUs say they can, and emulate it at a third of fp32's speed."""
+        if self.kind == "cuda":
+            return tuple(map(int, self.capability.split("."))) >= (8, 0)
+        return self.bf16
 
     @property
     def verified(self) -> bool:
         """Whether this project has run on this kind of hardware."""
-        return self.kind == "cpu" and self.machine.lower() in _X86
+        return self.kind == "cpu" and self.machine.lower() in X86
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,8 @@ class Plan:
     """What each group of tensors becomes, and why: `why` this precision, `because` this kernel.
 
     Args:
-        compute: the dtype of T3's and the flow's activations.
+        compute: the dtype of T3's activations.
+        flow_compute: of the flow's.
         off: rows that int8 leaves as they are.
     """
 
@@ -168,6 +175,7 @@ class Plan:
     kernel: str
     rows: tuple[Row, ...]
     compute: str = "float32"
+    flow_compute: str = "float32"
     off: tuple[str, ...] = ()
     why: str = ""
     because: str = ""
@@ -234,12 +242,12 @@ def plan(
             raise PrecisionError(f"int8 has no row '{name}'; it has {', '.join(rows)}.{nearest(name, rows)}")
     chosen, because = choose_kernel(precision, device, kernel)
     off = tuple(off) if precision == "int8" else ()
-    computed = choose_compute(precision, device, compute)
+    computed, flow_computed = (choose_compute(component, precision, device, compute) for component in COMPUTED)
 
     groups: dict[tuple[str, str, bool], list[TensorInfo]] = {}
     for tensor in tensors:
         groups.setdefault((tensor.component, tensor.kind, tensor.used), []).append(tensor)
-    draft = Plan(precision, device.name, chosen, (), computed, off, why, because)
+    draft = Plan(precision, device.name, chosen, (), computed, flow_computed, off, why, because)
     return replace(draft, rows=tuple(_row(key, members, draft, keep_encoders) for key, members in groups.items()))
 
 
@@ -258,7 +266,7 @@ def _row(key: tuple[str, str, bool], tensors: list[TensorInfo], planned: Plan, k
     storage = storage_of(component, kind, planned) if used else "unused"
     held = storage not in ("folded", "unused")
     parked = component in ENCODERS and not keep_encoders
-    kernel = planned.kernel if (component, kind) in DECODE_KINDS else "plain"
+    kernel = planned.kernel if (component, kind) in DECODE_KINDS else "plain"  # what is empty is torch's own
     multiple = ROW_MULTIPLES.get((planned.device.split(":")[0], kernel), 1)
     return Row(
         component=component,
@@ -266,7 +274,7 @@ def _row(key: tuple[str, str, bool], tensors: list[TensorInfo], planned: Plan, k
         storage=storage,
         compute=compute_of(component, planned) if held else "",
         placement="dropped" if not held else "on demand" if parked else "resident",
-        kernel=kernel if storage == "int8" else "",
+        kernel=kernel if storage == "int8" or kernel == "fused" else "",
         tensors=len(tensors),
         bytes=sum(tensor.bytes_as(storage, multiple if storage == "int8" else 1) for tensor in tensors) if held else 0,
         shipped_bytes=sum(tensor.shipped_bytes for tensor in tensors),
@@ -275,7 +283,7 @@ def _row(key: tuple[str, str, bool], tensors: list[TensorInfo], planned: Plan, k
 
 def compute_of(component: str, planned: Plan) -> str:
     """The dtype a component computes in."""
-    return planned.compute if component in COMPUTED else "float32"
+    return {"t3": planned.compute, "flow": planned.flow_compute}.get(component, "float32")
 
 
 def storage_of(component: str, kind: str, planned: Plan) -> str:
@@ -292,8 +300,12 @@ def storage_of(component: str, kind: str, planned: Plan) -> str:
     return STORAGE[planned.precision].get(component, {}).get(kind, computed)
 
 
-def choose_compute(precision: str, device: DeviceFacts, asked: str = "auto") -> str:
-    """The dtype of T3's and the flow's activations; int8 computes in the device's half, on a CPU in float32."""
+def choose_compute(component: str, precision: str, device: DeviceFacts, asked: str = "auto") -> str:
+    """The dtype of T3's or the flow's activations.
+
+    int8 computes in the device's half. On a CPU T3 computes in float32, which with a few rows is as fast; the flow,
+    which multiplies a thousand, in bfloat16 where the CPU has it.
+    """
     if precision != "int8":
         if asked not in ("auto", COMPUTE[precision]):
             raise PrecisionError(f"{precision} computes in {COMPUTE[precision]}, not {asked}. Only int8 has a choice.")
@@ -302,7 +314,9 @@ def choose_compute(precision: str, device: DeviceFacts, asked: str = "auto") -> 
         raise PrecisionError(f"'{asked}' is no dtype to compute in; choose auto, {', '.join(COMPUTE.values())}.")
     if asked != "auto":
         return asked
-    return "float32" if device.kind == "cpu" else "bfloat16" if device.native_bf16 else "float16"
+    if device.kind == "cpu" and (component == "t3" or not device.native_bf16):
+        return "float32"
+    return "bfloat16" if device.native_bf16 else "float16"
 
 
 def candidates(device: DeviceFacts) -> tuple[tuple[str, str], ...]:
@@ -341,35 +355,43 @@ def cure(precision: str, model: str) -> str:
 
 
 def choose_kernel(precision: str, device: DeviceFacts, asked: str = "auto") -> tuple[str, str]:
-    """The kernel for matrices multiplied with few rows, and why.
+    """What computes T3's step at each token, and why.
 
-    `int8pack` multiplies int8 weights with bfloat16 activations; `dynamic` quantizes the activations too, a row at a
-    time; `plain` dequantizes and multiplies, and runs everywhere.
+    `fused` is one compiled function for all layers, at any precision; int8 weights times activations of 16 bits.
+    Without it torch multiplies a layer at a time, and int8 has kernels of its own for few rows: `int8pack` with
+    bfloat16 activations; `dynamic`, which quantizes the activations too, a row at a time; `plain`, which dequantizes
+    and runs everywhere. Of the other precisions that kernel has no name.
     """
-    if precision != "int8":
-        if asked not in ("auto", "plain"):
-            raise PrecisionError(f"Kernel '{asked}' multiplies int8, not {precision}. Try --precision int8.")
-        return "", ""
     machine = device.machine.lower()
-    x86 = device.kind == "cpu" and machine in _X86
+    x86 = device.kind == "cpu" and machine in X86
     arm = device.kind == "cpu" and machine in ("aarch64", "arm64")
     available = {
+        "fused": x86 and not device.unfused,
         "plain": True,
         "int8pack": (x86 and device.capability in ("AVX2", "AVX512")) or arm or device.kind == "mps",
         "dynamic": x86 and device.vnni,
     }
     if asked == "auto":
+        if available["fused"]:
+            return "fused", "T3's layers are one compiled step"
+        if precision != "int8":
+            return "", ""
+        without = f", not by one compiled step ({device.unfused})" if x86 else ""
         if available["int8pack"]:
             where = device.capability if x86 else machine if arm else device.kind
-            return "int8pack", f"weights in int8 are multiplied by int8pack ({where})"
+            return "int8pack", f"weights in int8 are multiplied by int8pack ({where}){without}"
         return "plain", f"no faster int8 kernel for {device.kind} {device.machine} {device.capability}".rstrip()
     if asked not in available:
         raise PrecisionError(
             f"'{asked}' is not a kernel; choose auto, {', '.join(available)}.{nearest(asked, available)}"
         )
+    if precision != "int8" and asked not in ("fused", "plain"):
+        raise PrecisionError(f"Kernel '{asked}' multiplies int8, not {precision}. Try --precision int8.")
     if not available[asked]:
         have = ", ".join(name for name, there in available.items() if there)
+        why = f" ({device.unfused})" if asked == "fused" else ""
         raise PrecisionError(
-            f"Kernel '{asked}' does not run on this {device.kind} ({device.machine} {device.capability}). Here: {have}."
+            f"Kernel '{asked}' does not run on this {device.kind} ({device.machine} {device.capability}){why}. "
+            f"Here: {have}."
         )
-    return asked, f"kernel {asked} was asked for"
+    return asked if precision == "int8" or asked == "fused" else "", f"kernel {asked} was asked for"

@@ -19,6 +19,7 @@ _WORDS = {
     "cache": "Keeping the int8 form on disk",
     "encoders": "Loading the encoders",
     "watermarker": "Loading the watermarker",
+    "compile": "Compiling",
     "loaded": "Loaded",
     "unloaded": "Unloaded",
     "look": "Looking at",

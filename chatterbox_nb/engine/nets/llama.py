@@ -46,15 +46,21 @@ class Cache:
     @classmethod
     def empty(cls, dims: T3Dims, rows: int, length: int, device: torch.device, dtype: torch.dtype) -> Cache:
         shape = (dims.layers, rows, dims.heads, length, dims.head_width)
-        frequencies = inverse_frequencies(dims.head_width, dims.rope_theta, dims.rope_scaling)
-        angles = torch.outer(torch.arange(length).float(), frequencies)
-        angles = torch.cat((angles, angles), dim=-1)
+        cosine, sine = cls.tables(dims, length)
         return cls(
             torch.empty(shape, device=device, dtype=dtype),
             torch.empty(shape, device=device, dtype=dtype),
-            angles.cos().to(device, dtype),
-            angles.sin().to(device, dtype),
+            cosine.to(device, dtype),
+            sine.to(device, dtype),
         )
+
+    @staticmethod
+    def tables(dims: T3Dims, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the rotary embedding, `[length, W]`, float32."""
+        frequencies = inverse_frequencies(dims.head_width, dims.rope_theta, dims.rope_scaling)
+        angles = torch.outer(torch.arange(length).float(), frequencies)
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class T3(nn.Module):
     def __init__(self, dims: T3Dims, conditioning_encoder: nn.Module) -> None:
         super().__init__()
         self.dims = dims
+        self.compiled = False  # a token's step is that of `step.py`
         self.text_embedding = nn.Embedding(dims.text_vocab, dims.width)
         self.text_position = nn.Embedding(dims.text_positions, dims.width)
         self.speech_embedding = nn.Embedding(dims.speech_vocab, dims.width)
@@ -65,13 +66,13 @@ class T3(nn.Module):
         if guided:
             embedded = torch.cat([embedded, torch.zeros_like(embedded)])
         embedded = embedded + self.text_position(torch.arange(len(ids), device=ids.device))
-        begin = self.speech(torch.tensor([self.dims.start_speech], device=ids.device), 0)
+        place = torch.tensor([self.dims.start_speech], device=ids.device)
+        begin = self.speech(place, torch.zeros_like(place))[None]
         return torch.cat([embedded, begin.expand(len(embedded), 2, -1)], dim=1)
 
-    def speech(self, token: Tensor, position: int) -> Tensor:
-        """A speech token `[1]` at its position, as `[1, 1, D]`."""
-        place = torch.tensor([position], device=token.device)
-        return (self.speech_embedding(token) + self.speech_position(place))[None]
+    def speech(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Speech tokens `[n]` at their positions `[n]`, as `[n, D]`."""
+        return self.speech_embedding(tokens) + self.speech_position(positions)
 
     def logits(self, x: Tensor, cache: Cache, start: int) -> Tensor:
         """Embeddings `[B, S, D]` through backbone and head: logits of the last position, `[B, V]`."""

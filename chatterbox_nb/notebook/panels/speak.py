@@ -9,6 +9,7 @@ from typing import Any
 
 from chatterbox_nb import library, settings, speech
 from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.engine import effort
 from chatterbox_nb.errors import SettingError, TTSError
 from chatterbox_nb.jobs import Job
 from chatterbox_nb.notebook.panels import widgets
@@ -59,7 +60,13 @@ class Speak(Part):
             for name, label, step in _NUMBERS
             for rule in (settings.BY_NAME[name],)
         }
-        self.max_chunk = widgets.text("Max chunk", "the model's own; in characters")
+        self.effort = widgets.dropdown("Effort", settings.EFFORTS, _first_effort())
+        # Numbers that are typed: an empty one is not said.
+        self.typed = {
+            "max_chunk": widgets.text("Max chunk", "the model's own; in characters"),
+            "cfm_steps": widgets.text("Flow steps", "the effort's"),
+            "voice_seconds": widgets.text("Reference", "the effort's; in seconds of the voice"),
+        }
         self.seed = widgets.text("Seed", "a new one each time")
         self.die = widgets.button("", self.guarded(self._roll), "Draw a seed", icon="random")
         self.speak = widgets.button("Speak", self.settled(self._speak), "Speak the text", main=True)
@@ -72,14 +79,16 @@ class Speak(Part):
             widgets.row(self.voice, self.upload),
             self.language,
             *(self.options[name] for name, *_ in _SLIDERS),
+            self.effort,
             widgets.row(self.seed, self.die),
-            widgets.folded("Advanced", *(self.options[name] for name, *_ in _NUMBERS), self.max_chunk),
+            widgets.folded("Advanced", *(self.options[name] for name, *_ in _NUMBERS), *self.typed.values()),
             widgets.row(self.speak, self.stop, self.play),
             below=[self.player],
         )
         for field in (self.voice, self.seed):
             field.add_class("cbnb-wide")
-        self.read_from(self.text, self.voice, self.language, self.seed, self.max_chunk, *self.options.values())
+        controls = (*self.options.values(), *self.typed.values())
+        self.read_from(self.text, self.voice, self.language, self.effort, self.seed, *controls)
         widgets.show(self.language, False)
         self._mine: Job[Take] | None = None
         self._spec: ModelSpec | None = None  # whose defaults and languages are shown
@@ -87,8 +96,8 @@ class Speak(Part):
 
     def _speak(self) -> None:
         chosen: dict[str, Any] = {name: control.value for name, control in self.options.items()}
-        if limit := self.max_chunk.value.strip():
-            chosen["max_chunk"] = limit
+        chosen |= {name: number for name, field in self.typed.items() if (number := field.value.strip())}
+        chosen["effort"] = self.effort.value
         if len(self.language.options) > 1:
             chosen["language"] = self.language.value
         self._mine = speech.submit(self.text.value, self.voice.value, self._seed(), **chosen)
@@ -128,7 +137,11 @@ class Speak(Part):
         self.text.value, self.seed.value = request.text, str(request.seed)
         for name, control in self.options.items():
             control.value = getattr(request, name)
-        self.max_chunk.value = "" if request.max_chunk is None else str(request.max_chunk)
+        known = self._spec and effort.of(request.cfm_steps, request.voice_seconds, self._spec)
+        self.effort.value = known or "best"
+        for name, field in self.typed.items():
+            number = None if known and name != "max_chunk" else getattr(request, name)
+            field.value = "" if number is None else f"{number:g}"
         voice = request.voice.name if request.voice else "builtin"
         self.voice.value = voice if voice in self.voice.options else "builtin"
 
@@ -183,6 +196,13 @@ def _first_voices() -> list[str]:
     except SettingError:  # told when it is used
         own = None
     return ["builtin"] if own in (None, "builtin") else [own, "builtin"]
+
+
+def _first_effort() -> str:
+    try:
+        return str(settings.value_of("effort"))
+    except SettingError:  # told when it is used
+        return settings.EFFORTS[0]
 
 
 def _defaults(spec: ModelSpec | None) -> dict[str, Any]:

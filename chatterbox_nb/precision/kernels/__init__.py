@@ -36,11 +36,13 @@ class Kernel(Protocol):
 
 def get(name: str, device: DeviceFacts | None = None) -> Kernel:
     """The kernel of that name, as `plan.choose_kernel` chose it, for a device; None is this machine's CPU."""
-    from chatterbox_nb.precision.kernels import packed, plain, x86
+    from chatterbox_nb.precision.kernels import fused, packed, plain, x86
 
     kind = device.kind if device else "cpu"
     machine = (device.machine if device else platform.machine()).lower()
     kernels: dict[str, type[Kernel]] = {"plain": plain.Plain, "int8pack": x86.Int8Pack, "dynamic": x86.Dynamic}
+    if name == "fused":
+        return fused.Fused(bf16=device is not None and device.bf16)
     if name == "int8pack" and kind == "mps":
         return packed.Int8PackMps()
     if name == "int8pack" and machine in ("aarch64", "arm64"):
