@@ -30,7 +30,7 @@ from chatterbox_nb.errors import PrecisionError
 from chatterbox_nb.precision import device
 from chatterbox_nb.precision.plan import choose_kernel, int8_rows
 
-KERNELS = ("plain", "int8pack", "dynamic")
+KERNELS = ("fused", "plain", "int8pack", "dynamic")
 PROCESSES = 2
 _RESAMPLES = 10_000
 

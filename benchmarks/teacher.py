@@ -16,6 +16,7 @@ from torch import Tensor
 
 from chatterbox_nb.engine import decode
 from chatterbox_nb.engine.model import Model
+from chatterbox_nb.engine.sampling import Sampling
 from chatterbox_nb.precision.layers import Int8Linear
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
@@ -55,12 +56,29 @@ def states_of(model: Model, ids: Tensor, speech: Tensor, steps: bool = False) ->
 
 
 def logits_of(model: Model, ids: Tensor, speech: Tensor, steps: bool = False) -> Tensor:
-    """Logits `[n + 1, V]` for each speech token and the stop, given all before it."""
+    """Logits `[n + 1, V]` for each speech token and the stop, given all before it; of a compiled step, by it."""
+    if model.t3.compiled:
+        return _compiled_logits(model, ids, speech)
     states = states_of(model, ids, speech, steps)
     with torch.inference_mode():
         if not steps:
             return model.t3.head(states).float()
         return torch.cat([model.t3.head(state[None]) for state in states]).float()
+
+
+def _compiled_logits(model: Model, ids: Tensor, speech: Tensor) -> Tensor:
+    t3, voice = model.t3, model.builtin_voice()
+    with torch.inference_mode():
+        prefix = decode.prefill(t3, voice.speaker, voice.t3_prompt, 0.5)
+        begin = t3.text(ids, guided=False)
+        start = prefix.length + begin.shape[1]
+        cache = prefix.cache(t3.dims, 1, start)
+        logits = [t3.logits(begin, cache, prefix.length)]
+        spoken = t3.speech(speech, torch.arange(1, len(speech) + 1))
+        with decode.Decoding(t3, prefix, Sampling(cfg_weight=0.0)) as decoding:
+            kept = decoding.kept(cache, len(speech))
+            logits += [decoding.step(x[None], [(kept, start + i)]).clone() for i, x in enumerate(spoken)]
+        return torch.cat(logits)
 
 
 def losses(model: Model, count: int | None = None, steps: bool = False) -> Tensor:

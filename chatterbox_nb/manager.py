@@ -41,7 +41,7 @@ class ModelInfo(Shown):
         precision: fp32, fp16, bf16, int8.
         quantization: "int8" or "none".
         dtype: of T3's activations.
-        kernel: what multiplies int8 in the decode loop; empty without int8.
+        kernel: what computes T3's step at each token; empty where that is torch alone.
         bytes_by_component: of the tensors in memory.
         reason: why this precision and kernel.
         int8_off: rows that int8 leaves as they are.

@@ -59,7 +59,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("int8", "USE_INT8_QUANTIZATION", False, "bool", "int8, whatever MODEL_DTYPE says"),
     Setting("device", "DEVICE", "auto", "str", "auto, cpu, cuda, cuda:1, mps"),
-    Setting("kernel", "CHATTERBOX_NB_KERNEL", "auto", "str", "how int8 is multiplied", choices=KERNELS),
+    Setting("kernel", "CHATTERBOX_NB_KERNEL", "auto", "str", "what computes T3's step", choices=KERNELS),
     Setting(
         "int8_off", "INT8_ROWS_OFF", (), "list", "rows that int8 leaves as they are, with commas", choices=INT8_ROWS
     ),

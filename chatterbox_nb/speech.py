@@ -50,7 +50,7 @@ def load(
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         source: a folder or a hub repo `owner/name`; None is the model's own.
-        kernel: how int8 is multiplied: "auto", "plain", "int8pack", "dynamic".
+        kernel: what computes T3's step: "auto", "fused", "plain"; for int8 also "int8pack", "dynamic".
         int8_off: rows that int8 leaves as they are: "flow.linear", or several.
         observer: told of progress, on the model thread.
         wait: False raises Busy when the model is at work.

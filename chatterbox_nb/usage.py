@@ -132,7 +132,7 @@ def collect() -> None:
 
 
 def trim() -> None:
-    """Gives back what the C library holds without using it: a millisecond, where collecting takes a third of a second."""
+    """Gives back what the C library holds without using it: in a millisecond; collecting takes a third of a second."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # musl has no malloc_trim
             ctypes.CDLL("libc.so.6").malloc_trim(0)

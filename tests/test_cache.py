@@ -69,7 +69,7 @@ def test_a_second_load_reads_what_the_first_kept(folder: Path, cache: QuantizedC
     assert first.report.weights == second.report.weights
 
 
-@pytest.mark.parametrize("kernel", ["plain", "int8pack", "dynamic"])
+@pytest.mark.parametrize("kernel", ["fused", "plain", "int8pack", "dynamic"])
 def test_every_kernel_reads_the_same_file(folder: Path, cache: QuantizedCache, kernel: str) -> None:
     if (kernel == "dynamic" and not HERE.vnni) or (kernel == "int8pack" and HERE.capability == "DEFAULT"):
         pytest.skip("this processor does not have it")

@@ -101,7 +101,7 @@ def test_deleting_leaves_it_to_the_lower_sources(kernel: Kernel) -> None:
         ("temperature = 'hot'", "temperature='hot' must be a number."),
         (
             "kernel = 'plane'",
-            "kernel=plane is not a kernel; choose auto, plain, int8pack, dynamic. Did you mean plain?",
+            "kernel=plane is not a kernel; choose auto, fused, plain, int8pack, dynamic. Did you mean plain?",
         ),
         ("int8 = 'maybe'", "int8='maybe' must be true or false."),
     ],

@@ -91,7 +91,7 @@ def stages(mine: Model) -> dict[str, Stage]:
         start = prefix.length + len(text) + 2
         cache = prefix.cache(net.dims, 2, start + 1)
         first = net.logits(net.text(text, guided=True), cache, prefix.length)
-        token = net.speech(torch.tensor([100]), 1).expand(2, -1, -1)
+        token = net.speech(torch.tensor([100]), torch.tensor([1])).expand(2, 1, -1)
         return torch.cat([first, net.logits(token, cache, start)])
 
     def tokenizer() -> Tensor:

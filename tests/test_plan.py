@@ -406,9 +406,34 @@ def test_an_unknown_precision_is_an_error_with_the_nearest(tiny_tensors: tuple[T
 
 
 def test_the_reason_names_precision_device_why_and_kernel(tiny_tensors: tuple[TensorInfo, ...]) -> None:
-    planned = plan(tiny_tensors, "int8", AVX512, why="asked for")
-    assert planned.reason == "int8 on cpu: asked for; weights in int8 are multiplied by int8pack (AVX512)"
+    planned = plan(tiny_tensors, "int8", replace(AVX512, unfused="numba is not installed"), why="asked for")
+    assert planned.reason == (
+        "int8 on cpu: asked for; weights in int8 are multiplied by int8pack (AVX512), "
+        "not by one compiled step (numba is not installed)"
+    )
     assert planned.kernel == "int8pack"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_where_a_step_can_be_compiled_it_is_at_every_precision(
+    tiny_tensors: tuple[TensorInfo, ...], precision: str
+) -> None:
+    planned = plan(tiny_tensors, precision, replace(AVX512, unfused=""))
+    assert planned.kernel == "fused"
+    assert planned.reason == f"{precision} on cpu; T3's layers are one compiled step"
+    fused = {(row.component, row.kind) for row in planned.rows if row.kernel == "fused"}
+    assert fused == {("t3", "linear"), ("t3", "head")}
+
+
+def test_plain_is_torch_at_every_precision(tiny_tensors: tuple[TensorInfo, ...]) -> None:
+    here = replace(AVX512, unfused="")
+    assert plan(tiny_tensors, "fp32", here, "plain").kernel == ""
+    assert plan(tiny_tensors, "int8", here, "plain").kernel == "plain"
+
+
+def test_a_compiled_step_that_cannot_be_says_why(tiny_tensors: tuple[TensorInfo, ...]) -> None:
+    with pytest.raises(PrecisionError, match=r"'fused' does not run .*\(numba is not installed\)"):
+        plan(tiny_tensors, "fp32", replace(AVX512, unfused="numba is not installed"), "fused")
 
 
 def test_only_what_runs_once_a_token_is_given_the_kernel(tiny_tensors: tuple[TensorInfo, ...]) -> None:

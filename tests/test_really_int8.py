@@ -78,7 +78,7 @@ def test_the_kernel_multiplies_every_layer_of_every_token(demo: Callable[..., Mo
         cache, start = prefilled(model)
     with watched() as watch:
         for token in range(TOKENS):
-            x = model.t3.speech(torch.tensor([100 + token]), token + 1).expand(2, -1, -1)
+            x = model.t3.speech(torch.tensor([100 + token]), torch.tensor([token + 1])).expand(2, 1, -1)
             model.t3.logits(x, cache, start + token)
     assert watch.calls[OPERATORS[kernel]] == len(layers) * TOKENS
     others = ("aten::mm", "aten::addmm", "aten::linear", "aten::bmm", "aten::baddbmm")
@@ -93,7 +93,7 @@ def test_a_token_allocates_less_than_one_layer(demo: Callable[..., Model], kerne
     with torch.inference_mode():
         cache, start = prefilled(model)
     with watched() as watch:
-        x = model.t3.speech(torch.tensor([100]), 1).expand(2, -1, -1)
+        x = model.t3.speech(torch.tensor([100]), torch.tensor([1])).expand(2, 1, -1)
         model.t3.logits(x, cache, start)
     logits = 2 * model.spec.t3.speech_vocab * 4  # of both rows, which are no weights
     assert 0 < watch.largest <= max(smallest, logits)
@@ -105,7 +105,7 @@ def test_the_plain_path_allocates_one_layer_at_a_time(demo: Callable[..., Model]
     with torch.inference_mode():
         cache, start = prefilled(model)
     with watched() as watch:
-        x = model.t3.speech(torch.tensor([100]), 1).expand(2, -1, -1)
+        x = model.t3.speech(torch.tensor([100]), torch.tensor([1])).expand(2, 1, -1)
         model.t3.logits(x, cache, start)
     assert watch.largest <= largest
     assert watch.calls["aten::_weight_int8pack_mm"] == 0

@@ -109,7 +109,7 @@ def _write(out: BinaryIO, modules: Mapping[str, nn.Module], key: str) -> None:
     """Header, then each tensor at its place; the header again, with the checksums, once they are known."""
     listed = [(name, _NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in _tensors(modules)]
     metadata = {"chatterbox_nb": _FORMAT, "key": key, "checksum": "0" * 8}
-    header, order = make_header(listed, metadata)
+    header, order = make_header(listed, metadata, aligned=True)
     lengths = {name: DTYPES[kind].itemsize * math.prod(shape) for name, kind, shape in listed}
     offsets = dict(zip(order, accumulate((lengths[name] for name in order), initial=len(header)), strict=False))
     sums: dict[str, int] = {}
@@ -119,7 +119,7 @@ def _write(out: BinaryIO, modules: Mapping[str, nn.Module], key: str) -> None:
         out.write(data)
         sums[name] = zlib.crc32(data)
     out.seek(0)
-    out.write(make_header(listed, {**metadata, "checksum": _combined(sums)})[0])
+    out.write(make_header(listed, {**metadata, "checksum": _combined(sums)}, aligned=True)[0])
 
 
 def _combined(sums: Mapping[str, int]) -> str:

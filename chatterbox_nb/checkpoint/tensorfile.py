@@ -37,7 +37,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_ALIGNED = 64  # bytes of a cache line
+_LINE = 64  # bytes of the processor's cache
 _LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
 
 
@@ -156,17 +156,19 @@ def _end(entries: dict[str, Entry], start: int) -> int:
 
 
 def make_header(
-    tensors: list[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+    tensors: list[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None, aligned: bool = False
 ) -> tuple[bytes, list[str]]:
     """The header, length included, and the names in the order their data follows: by dtype, then name.
 
-    Tensors of whole cache lines come first, so that they begin at one.
+    Args:
+        aligned: tensors of whole cache lines come first, and so begin at one.
     """
     dtypes = list(DTYPES)
 
     def place(tensor: tuple[str, str, tuple[int, ...]]) -> tuple[bool, int, str]:
         name, dtype, shape = tensor
-        return bool(DTYPES[dtype].itemsize * math.prod(shape) % _ALIGNED), dtypes.index(dtype), name
+        partial = aligned and DTYPES[dtype].itemsize * math.prod(shape) % _LINE > 0
+        return partial, dtypes.index(dtype), name
 
     ordered = sorted(tensors, key=place)
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -178,5 +180,5 @@ def make_header(
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + length]}
         offset += length
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNED)
+    text += b" " * (-(8 + len(text)) % (_LINE if aligned else 8))
     return struct.pack("<Q", len(text)) + text, [name for name, _, _ in ordered]

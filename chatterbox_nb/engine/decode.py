@@ -19,7 +19,7 @@ from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.engine.sampling import Sampling, draw, guide
-from chatterbox_nb.errors import TextError
+from chatterbox_nb.errors import PrecisionError, TextError
 from chatterbox_nb.events import CancelToken
 from chatterbox_nb.precision import huge
 
@@ -255,7 +255,21 @@ def fits(dims: T3Dims) -> bool:
 
 
 def warm_up(t3: T3) -> None:
-    """Compiles T3's step for one chunk with guidance, or reads it from numba's cache: seconds once, then .1 s."""
+    """Compiles T3's step for one chunk with guidance, or reads it from numba's cache: seconds once, then .1 s.
+
+    Raises:
+        PrecisionError: it cannot be compiled here.
+    """
+    problem = ""
+    try:
+        _first_step(t3)
+    except Exception as error:  # whatever a compiler and its threads may meet
+        problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    if problem:
+        raise PrecisionError(f"T3's step cannot be compiled here ({problem}). Load with --kernel plain.")
+
+
+def _first_step(t3: T3) -> None:
     dims = t3.dims
     cache = Cache.empty(dims, 2, 1, torch.device("cpu"), torch.float32)
     prefix = Prefix(cache.keys[:, :1], cache.values[:, :1])

@@ -161,7 +161,7 @@ def prepare(
         files: where its files are (`checkpoint.source.find`).
         precision: auto, fp32, fp16, bf16 or int8.
         device: where it is to run.
-        kernel: auto, plain, int8pack or dynamic.
+        kernel: auto, fused, plain; for int8 also int8pack or dynamic.
         why: how the precision was chosen.
         off: rows that int8 leaves as they are.
         compute: the dtype that int8 computes in; auto is the device's.

@@ -108,7 +108,9 @@ def load_parser() -> MagicParser:
     parser.add_argument("--precision", metavar="P", help="auto, fp32, fp16, bf16 or int8")
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--source", metavar="DIR_OR_REPO", help="a folder, or a hub repo owner/name")
-    parser.add_argument("--kernel", metavar="K", help="how int8 is multiplied: auto, plain, int8pack or dynamic")
+    parser.add_argument(
+        "--kernel", metavar="K", help="what computes T3's step: auto, fused, plain; for int8 also int8pack, dynamic"
+    )
     parser.add_argument("--int8-off", metavar="ROWS", help="rows int8 leaves as they are, with commas: flow.linear")
     return parser
 

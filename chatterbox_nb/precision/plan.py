@@ -132,7 +132,7 @@ class Row:
         storage: float32, float16, bfloat16, int8; `folded` and `unused` take nothing.
         compute: the dtype it is multiplied in.
         placement: resident; `on demand` for what only prepares a voice; `dropped`.
-        kernel: what multiplies it, where that is not torch's own.
+        kernel: what multiplies it at each token, where that is not torch's own.
         tensors, bytes: how many, and what they take while resident or, on demand, while read.
         shipped_bytes: what the package holds of the same tensors.
         layers, converted: how many layers hold them, and how many of those are in int8; counted after a load.
@@ -224,7 +224,7 @@ def plan(
         tensors: a checkpoint's inventory.
         precision: fp32, fp16, bf16 or int8.
         device: where it is to run.
-        kernel: auto, plain, int8pack or dynamic; only int8 has a choice.
+        kernel: auto, fused, plain; for int8 also int8pack or dynamic.
         why: how the precision was chosen, for the reason.
         off: rows that int8 leaves as they are: `flow.linear`.
         compute: auto, float32, float16 or bfloat16: what int8 computes in; only int8 has a choice.

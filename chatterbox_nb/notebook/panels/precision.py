@@ -31,7 +31,7 @@ class Precision(Part):
         self.device = widgets.dropdown("Device", ["auto", *({device} - {"auto"})], device)
         self.precision = widgets.dropdown("Precision", settings.PRECISIONS, precision)
         self.source = widgets.text("Source", "the model's own; a folder, or owner/name on the hub")
-        self.kernel = widgets.dropdown("Int8 kernel", settings.KERNELS, "auto")
+        self.kernel = widgets.dropdown("Kernel", settings.KERNELS, "auto")
         self.load = widgets.button("Load", self.settled(self._load), "Load this model at this precision", main=True)
         self.unload = widgets.button("Unload", self.guarded(self._unload), "Give the model's memory back")
         self.stop = widgets.button("Stop", self.stops("load"), "Stop loading")
