@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import HERE
 
 import chatterbox_nb as tts
 from chatterbox_nb import manager, usage
@@ -35,7 +36,8 @@ def test_a_load_reports_what_it_chose_why_and_what_it_takes() -> None:
     assert report.bytes == report.plan.expected_bytes == sum(report.bytes_by_component.values())
     assert set(report.ratios) == {"of what the package loads in fp32", "of our own fp32", "of our own fp16"}
     assert report.ratios["of what the package loads in fp32"] == report.bytes / report.shipped_bytes
-    assert set(report.seconds) == {"import", "build", "check", "weights", "watermarker"}
+    compiled = {"compile"} if report.plan.kernel == "fused" else set()
+    assert set(report.seconds) == {"import", "build", "check", "weights", "watermarker"} | compiled
 
 
 def test_auto_on_a_cpu_is_int8_and_says_why() -> None:
@@ -71,6 +73,8 @@ def test_info_names_the_kernel_that_was_asked_for() -> None:
     tts.load("demo", precision="int8", kernel="plain")
     assert tts.info().kernel == "plain"
     tts.load("demo", precision="fp32")
+    assert (tts.info().kernel, tts.info().quantization) == ("" if HERE.unfused else "fused", "none")
+    tts.load("demo", precision="fp32", kernel="plain")
     assert (tts.info().kernel, tts.info().quantization) == ("", "none")
 
 

@@ -8,29 +8,17 @@ scaled, a row at a time, to int16, which is finer than bfloat16 by a factor of 1
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
-from chatterbox_nb.precision.kernels.vector import arrive, dot, float_at, glance, mix, put, take
-
-
-def _njit(**options: Any) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        try:
-            return njit(nogil=True, cache=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # there is no folder to keep in what was compiled: it is compiled in each process
-            return njit(nogil=True, error_model="numpy", **options)(function)
-
-    return decorate
-
+from chatterbox_nb.precision.kernels.vector import arrive, compiled, dot, float_at, glance, mix, put, take
 
 # A sum of products may be taken in any order, but NaN and infinity stay what they are: `finite.check` looks for them.
-_compiled = _njit(fastmath={"reassoc", "contract", "nsz"})
+_compiled = compiled(fastmath={"reassoc", "contract", "nsz"})
 # Where the number of rows is known to the compiler: it must not choose another order for another number.
-_in_order = _njit()
+_in_order = compiled()
 
 F = np.float32
 _LARGEST = F(32767)  # of 4,096 products of int8 and this, summed in 16 lanes, none passes an int32

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -25,6 +26,18 @@ _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _Value = Any  # of llvmlite
 _Rows = list[tuple[_Value, _Value, _Value]]  # a row's address; what to ask for while it is read, and how much of it
+
+
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """numba's `njit`: without Python's lock, and kept on disk where there is a folder for it."""
+
+    def decorate(function: Any) -> Any:
+        try:
+            return njit(nogil=True, cache=True, error_model="numpy", **options)(function)
+        except RuntimeError:  # no folder can be written to: it is compiled in each process
+            return njit(nogil=True, error_model="numpy", **options)(function)
+
+    return decorate
 
 
 def kind(storage: str) -> Any:
