@@ -94,7 +94,7 @@ def test_the_choices_are_there_before_anything_is_loaded(lab: Lab) -> None:
     expect(panel.button("speak", "Speak")).to_be_disabled()
     notebook.screenshot(panel.box, "panel-before-a-load")
     panel.part("precision").get_by_label("Model").select_option("english")
-    expect(panel.part("precision")).to_contain_text("669 MB")
+    expect(panel.part("precision")).to_contain_text("2.66 GB")
     assert notebook.console_errors == []
 
 
