@@ -9,20 +9,15 @@ the machine; USS is what nobody shares. A last kernel reads the cache into memor
 from __future__ import annotations
 
 import argparse
-import ast
-import os
-import re
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import datetime, timezone
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from jupyter_client.manager import KernelManager
 
-from benchmarks import classroom_table, cpu
+from benchmarks import classroom_table, pages
+from benchmarks.kernel import Kernel, started
 from chatterbox_nb.checkpoint import synthetic
 
 KERNELS = 8
@@ -55,55 +50,14 @@ tts.takes.clear()
 """
 
 
-class Kernel:
-    """A kernel that was started; ask it, measure it."""
-
-    def __init__(self, manager: KernelManager, client: Any) -> None:
-        self._client = client
-        self.process = int(manager.provisioner.pid)
-
-    def ask(self, code: str, expression: str = "1") -> Any:
-        """Runs code, then gives the value of an expression."""
-        message = self._client.execute(code, user_expressions={"it": expression})
-        while (reply := self._client.get_shell_msg(timeout=300))["parent_header"].get("msg_id") != message:
-            pass
-        content = reply["content"]
-        assert content["status"] == "ok", content
-        return ast.literal_eval(content["user_expressions"]["it"]["data"]["text/plain"])
-
-    def memory(self) -> dict[str, int]:
-        """Bytes: PSS, its parts, and USS."""
-        text = Path(f"/proc/{self.process}/smaps_rollup").read_text()
-        found = {name: 1024 * int(kib) for name, kib in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
-        return {
-            "pss": found["Pss"],
-            "anonymous": found["Pss_Anon"],
-            "file": found["Pss_File"],
-            "uss": found["Private_Clean"] + found["Private_Dirty"],
-            "rss": found["Rss"],
-        }
-
-
-@contextmanager
-def started(quantized: Path, threads: int) -> Iterator[Kernel]:
-    """A kernel with nothing imported."""
-    manager = KernelManager()
-    environment = {
+def environment(quantized: Path, threads: int) -> dict[str, str]:
+    """Of a kernel of the class."""
+    return {
         "QUANTIZED_CACHE_DIR": str(quantized.resolve()),
         "OMP_NUM_THREADS": str(threads),
         "MEMORY_CLEANUP_INTERVAL": "1",
         "PYTHON_DOTENV_DISABLED": "1",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
-    manager.start_kernel(env={**os.environ, **environment})
-    client = manager.blocking_client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=60)
-        yield Kernel(manager, client)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
 
 
 def measure(folder: Path, quantized: Path, count: int, threads: int) -> dict[str, Any]:
@@ -114,7 +68,7 @@ def measure(folder: Path, quantized: Path, count: int, threads: int) -> dict[str
         kernels: list[Kernel] = []
 
         def enter() -> Kernel:
-            kernels.append(stack.enter_context(started(quantized, threads)))
+            kernels.append(stack.enter_context(started(environment(quantized, threads))))
             return kernels[-1]
 
         def note(stage: str) -> None:
@@ -158,9 +112,7 @@ def main() -> None:
     asked = arguments.parse_args()
     synthetic.kept_full(asked.folder)
     results = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": cpu.machine(),
-        "command": "make classroom",
+        **pages.here("make classroom"),
         "torch": torch.__version__,
         "threads": asked.threads,
         "spoken_tokens": SPOKEN,

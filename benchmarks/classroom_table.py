@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "classroom.json"
-PAGE = RESULTS.parent.parent.parent / "docs" / "classroom.md"
+from benchmarks import pages
+from benchmarks.pages import Figures
+
+RESULTS, PAGE = pages.results_of("classroom"), pages.page_of("classroom")
 LARGEST_ADDED = 60e6  # bytes that a further kernel's model adds to its imports, at rest
 STAGES = {"imports": "imports of a load", "loaded": "model loaded, at rest", "after speech": "after speech, at rest"}
-Figures = dict[str, Any]
 
 
 def committed() -> Figures:
-    results: Figures = json.loads(RESULTS.read_text())
-    return results
+    return pages.committed(RESULTS)
 
 
 def added(results: Figures, stage: str) -> list[int]:
@@ -58,7 +55,7 @@ def _mb(count: float) -> str:
 def table(results: Figures) -> str:
     """Medians of the kernels at each stage."""
     head = ("", "PSS of a kernel", "of it anonymous", "of it files", "USS", "PSS of all together", "a further one adds")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = pages.head(*head)
     for stage, name in STAGES.items():
         runs = results["stages"][stage]
         cells = [_mb(statistics.median(run[part] for run in runs)) for part in ("pss", "anonymous", "file", "uss")]
@@ -139,8 +136,7 @@ def _where(results: Figures) -> str:
 
 
 def write(results: Figures) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    pages.keep(RESULTS, results)
     PAGE.write_text(page(results), encoding="utf-8")
 
 

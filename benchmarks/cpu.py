@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks import cpu_table, worker
+from benchmarks import cpu_table, pages, worker
 from chatterbox_nb.checkpoint import synthetic
-from chatterbox_nb.precision import device
 
 SIDES = ("package", "fp32", "bf16", "int8", "int8-dynamic")
 ONCE = ("fp16", "int8-first")  # for memory and load; the second before int8, for which it writes the form on disk
@@ -57,10 +52,7 @@ def main() -> None:
             print(f"round {round_ + 1}, {side}: {cpu_table.line(figures)} ({spent:.0f} s in all)", flush=True)
     command = "make bench" if sys.argv[1:] == [] else f"python -m benchmarks.cpu {' '.join(sys.argv[1:])}"
     results = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "command": command,
-        "machine": machine(),
-        "python": platform.python_version(),
+        **pages.here(command),
         "torch": runs["fp32"][0]["torch"],
         "threads": runs["fp32"][0]["threads"],
         "rounds": asked.rounds,
@@ -68,8 +60,7 @@ def main() -> None:
         "floor": floor,
         "sides": {side: {"rounds": len(found), **merged(found)} for side, found in runs.items()},
     }
-    cpu_table.RESULTS.parent.mkdir(exist_ok=True)
-    cpu_table.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    pages.keep(cpu_table.RESULTS, results)
     print(cpu_table.markdown(results))
 
 
@@ -109,11 +100,6 @@ def _merged(runs: Sequence[dict[str, Any]], path: str, spread: dict[str, list[fl
         else:
             found[name] = first
     return found
-
-
-def machine() -> str:
-    """The processor, its cores, and the instructions that torch uses of it."""
-    return f"{device.processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 if __name__ == "__main__":

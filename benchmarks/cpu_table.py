@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "cpu.json"
+from benchmarks import pages
+from benchmarks.pages import Figures
+
+RESULTS = pages.results_of("cpu")
 _NAMES = {
     "package": "chatterbox-tts, fp32",
     "fp32": "ours, fp32",
@@ -38,7 +40,6 @@ _PATHS = {
     "streaming.first_seconds": ("streamed: first segment", "s", 1),
     "streaming.last_seconds": ("streamed: last segment", "s", 1),
 }
-Figures = dict[str, Any]
 
 
 def line(figures: Figures) -> str:
@@ -58,7 +59,7 @@ def floor_line(floor: Figures) -> str:
 def _table(*rows: list[str]) -> str:
     """The first row is the head."""
     head, *rest = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest))
+    return "\n".join([*pages.head(*head), *(f"| {' | '.join(row)} |" for row in rest)])
 
 
 def _took(sides: Figures) -> dict[str, Figures]:

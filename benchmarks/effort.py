@@ -7,21 +7,15 @@ full size, and is run when nothing else is. `--resume` goes on where a run was s
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import platform
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from datetime import datetime, timezone
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks import cpu, effort_table, effort_worker, quality, quality_worker
+from benchmarks import effort_table, effort_worker, pages, pool, quality, quality_worker
 from benchmarks.effort_worker import Cell
 from benchmarks.quality_gate import SEEDS
 from chatterbox_nb.checkpoint import catalog
@@ -30,7 +24,6 @@ from chatterbox_nb.engine.effort import EFFORTS, defaults
 KEPT = Path("out/effort")
 STEPS = (10, 8, 6, 5, 4, 3, 2)
 SECONDS = (None, 5.0, 3.0, 2.0, 1.0)
-PROCESSES = 2
 
 
 def chosen(voice: str) -> dict[str, Cell]:
@@ -59,34 +52,29 @@ def timed_cells() -> list[tuple[int, float | None]]:
     return list(dict.fromkeys(efforts + alone))
 
 
-def _made(folder: Path, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives, from the disk where an earlier run kept it."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        found = json.dumps(work(*arguments))
-        path.with_suffix(".part").write_text(found)
-        path.with_suffix(".part").rename(path)
-        print(name, flush=True)
-    return json.loads(path.read_text())
-
-
 def measure(folder: Path) -> dict[str, Any]:
     """Figures of every cell."""
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, fresh, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        drawing = [pool.submit(_made, folder, f"tokens {seed}", effort_worker.drawn, seed) for seed in SEEDS]
+    with pool.processes() as workers:
+        drawing = [workers.submit(pool.made, folder, f"tokens {seed}", effort_worker.drawn, seed) for seed in SEEDS]
         tokens = [future.result() for future in drawing]
         ready = [
-            pool.submit(_made, folder, f"best {voice}", effort_worker.keep_best, voice, tokens[0], folder)
+            workers.submit(pool.made, folder, f"best {voice}", effort_worker.keep_best, voice, tokens[0], folder)
             for voice in ("long", "builtin")
         ]
         for future in ready:
             future.result()
         running = {
             cell: [
-                pool.submit(
-                    _made, folder, f"{cell.name}, seed {seed}", effort_worker.measure, cell, seed, tokens[seed], folder
+                workers.submit(
+                    pool.made,
+                    folder,
+                    f"{cell.name}, seed {seed}",
+                    effort_worker.measure,
+                    cell,
+                    seed,
+                    tokens[seed],
+                    folder,
                 )
                 for seed in seeds
             ]
@@ -95,7 +83,7 @@ def measure(folder: Path) -> dict[str, Any]:
         found = {cell: [future.result() for future in futures] for cell, futures in running.items()}
     best = {cell.voice: found[cell] for cell in (chosen("long")["best"], chosen("builtin")["best"])}
     return {
-        **_where("make effort"),
+        **pages.here("make effort"),
         "pocketsphinx": version("pocketsphinx"),
         "words": sum(len(sentence.words) for sentence in quality_worker.sentences()),
         "voices": {voice: effort_worker.voice_of(voice).seconds for voice in best},
@@ -123,16 +111,6 @@ def _figures(runs: list[dict[str, Any]], best: list[dict[str, Any]]) -> dict[str
     }
 
 
-def _where(command: str) -> dict[str, Any]:
-    return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": cpu.machine(),
-        "command": command,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--times", action="store_true", help="the seconds at full size only; the rest is kept")
@@ -147,7 +125,7 @@ def main() -> None:
         results = measure(KEPT) | {name: results[name] for name in ("times",) if name in results}
     if not asked.heard:
         command = "python -m benchmarks.effort --times"
-        results["times"] = _where(command) | effort_worker.times(timed_cells(), asked.folder)
+        results["times"] = pages.here(command) | effort_worker.times(timed_cells(), asked.folder)
     effort_table.write(results)
     print(*effort_table.failures(results) or ["passed"], sep="\n")
 

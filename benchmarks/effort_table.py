@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
+from benchmarks import pages
+from benchmarks.pages import Figures
 from benchmarks.quality_gate import LARGEST_POINTS
 
-RESULTS = Path(__file__).parent / "results" / "effort.json"
-PAGE = RESULTS.parent.parent.parent / "docs" / "effort.md"
+RESULTS, PAGE = pages.results_of("effort"), pages.page_of("effort")
 SMALLEST_PART = 0.95  # of best's speaker cosine
 LARGEST_MEL = 0.05  # L1 of log mels to best's; int8 costs 0.03
 GATED = ("balanced",)
-Figures = dict[str, Any]
 
 
 def committed() -> Figures:
-    results: Figures = json.loads(RESULTS.read_text())
-    return results
+    return pages.committed(RESULTS)
 
 
 def error_rate(results: Figures, figures: Figures, of: str = "edits") -> float:
@@ -75,7 +71,7 @@ def efforts(results: Figures) -> str:
         "effort", "`cfm_steps`", "`voice_seconds`", "flow at full size", "word errors, %", "points over best [95 %]",
         "points, with 2 s of reference", "cosine, of best's", "mel, L1 to best's",
     )  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = pages.head(*head)
     best = cell(results, "best", "long")
     for effort in results["efforts"]["long"]:
         own = cell(results, effort, "long")
@@ -115,10 +111,7 @@ def _in_grid(name: str) -> bool:
 
 def ends(results: Figures) -> str:
     """The last seconds of the reference beside the first."""
-    lines = [
-        "| kept | word errors, %: last | first | mel: last | first |",
-        "|---|---|---|---|---|",
-    ]
+    lines = pages.head("kept", "word errors, %: last", "first", "mel: last", "first")
     for name, first in results["cells"].items():
         if ", first " in name:
             last = results["cells"][name.replace(", first ", ", last ")]
@@ -148,14 +141,10 @@ def times(results: Figures) -> str:
         lines.append(f"| {one['steps']} | {much} | {median:.2f} ({low:.2f}, {high:.2f}) | {faster:.1f} × |")
     how = (
         f"{found['audio_seconds']} s of speech, random weights of the English model's size at {found['precision']} "
-        f"(kernel `{found['kernel']}`), {found['rounds']} rounds; {_where(found)}, {found['threads']} threads, by "
-        f"`{found['command']}`."
+        f"(kernel `{found['kernel']}`), {found['rounds']} rounds; {found['date']} on "
+        f"{pages.where(found)}, {found['threads']} threads, by `{found['command']}`."
     )
     return "\n".join([*lines, "", how])
-
-
-def _where(figures: Figures) -> str:
-    return f"{figures['date']} on {figures['machine']}; Python {figures['python']}, torch {figures['torch']}"
 
 
 def page(results: Figures) -> str:
@@ -177,7 +166,7 @@ least {SMALLEST_PART:g} of its cosine, and a mel that is no farther than {LARGES
 
 ## How
 
-Measured {_where(results)}, pocketsphinx {results["pocketsphinx"]}.
+Measured {results["date"]} on {pages.where(results)}, pocketsphinx {results["pocketsphinx"]}.
 
 * The demo voice at fp32 says the 70 sentences of the quality gate ({results["words"]} words), and the same recognizer
   hears them. T3's tokens are drawn once a sentence and seed; every cell makes mel and wave of the same tokens from the
@@ -217,7 +206,7 @@ Mel, L1 to best's:
 
 
 def write(results: Figures) -> None:
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    pages.keep(RESULTS, results)
     rewrite()
 
 

@@ -8,21 +8,16 @@ to work that it left a second ago, which on some virtual machines is nearly all;
 
 from __future__ import annotations
 
-import ast
-import json
-import os
 import re
 import statistics
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-from jupyter_client.manager import KernelManager
-
+from benchmarks import pages
+from benchmarks.kernel import started
 from chatterbox_nb.precision import device
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "panels.json"
+RESULTS = pages.results_of("panels")
 BEGIN, END = "<!-- panels: begin -->", "<!-- panels: end -->"
 SECONDS, ROUNDS = 20, 3
 SETUP = f"""
@@ -66,34 +61,17 @@ STATES = {
 def measure() -> dict[str, Any]:
     """Parts of a core by state, and milliseconds of a tick and of a reading, one for each round."""
     found: dict[str, Any] = {"parts": {state: [] for state in STATES}, "tick_ms": [], "reading_ms": {}}
-    manager = KernelManager()
-    manager.start_kernel(env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
-    client = manager.blocking_client()
-    client.start_channels()
-    client.wait_for_ready(timeout=60)
-    try:
-        _ask(client, SETUP + AWAKE, "1")
+    with started() as kernel:
+        kernel.ask(SETUP + AWAKE)
         for _ in range(ROUNDS):
             for state, prepare in STATES.items():
-                found["parts"][state].append(round(_ask(client, prepare, "part_of_a_core()"), 5))
+                found["parts"][state].append(round(kernel.ask(prepare, "part_of_a_core()"), 5))
             prepare = "panel._board.root._view_count = 1; time.sleep(2)"
-            found["tick_ms"].append(round(1e3 * _ask(client, prepare, "seconds_of_a_tick()"), 3))
-            _ask(client, "panel.close(); del panel", "1")
+            found["tick_ms"].append(round(1e3 * kernel.ask(prepare, "seconds_of_a_tick()"), 3))
+            kernel.ask("panel.close(); del panel")
         for name, pause in (("at once", 0), ("after a second", 1)):
-            found["reading_ms"][name] = round(1e3 * _ask(client, "", f"seconds_of_a_reading({pause})"), 3)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+            found["reading_ms"][name] = round(1e3 * kernel.ask("", f"seconds_of_a_reading({pause})"), 3)
     return found
-
-
-def _ask(client: Any, code: str, expression: str) -> Any:
-    message = client.execute(code, user_expressions={"it": expression})
-    while (reply := client.get_shell_msg(timeout=300))["parent_header"].get("msg_id") != message:
-        pass
-    content = reply["content"]
-    assert content["status"] == "ok", content
-    return ast.literal_eval(content["user_expressions"]["it"]["data"]["text/plain"])
 
 
 def line(results: dict[str, Any]) -> str:
@@ -113,8 +91,8 @@ def line(results: dict[str, Any]) -> str:
 
 def main() -> None:
     results = {"date": date.today().isoformat(), "machine": device.processor(), **measure()}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    readme = ROOT / "README.md"
+    pages.keep(RESULTS, results)
+    readme = pages.ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     readme.write_text(re.sub(f"{BEGIN}.*?{END}", f"{BEGIN}\n{line(results)}\n{END}", text, flags=re.DOTALL))
     print(line(results))

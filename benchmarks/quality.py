@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks import cpu, quality_full, quality_gate, quality_table, quality_worker, recognition
+from benchmarks import pages, pool, quality_full, quality_gate, quality_table, quality_worker, recognition
 from benchmarks.quality_faults import PLANT
 from benchmarks.quality_worker import FP32, Configuration
 from chatterbox_nb.errors import PrecisionError
@@ -31,7 +27,6 @@ from chatterbox_nb.precision import device
 from chatterbox_nb.precision.plan import choose_kernel, int8_rows
 
 KERNELS = ("fused", "plain", "int8pack", "dynamic")
-PROCESSES = 2
 _RESAMPLES = 10_000
 
 
@@ -105,9 +100,8 @@ def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 def measure(asked: Sequence[Configuration], check: bool) -> dict[str, Any]:
     """Figures of each configuration, fp32 first."""
     started = time.perf_counter()
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, fresh, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        jobs = _Jobs(pool)
+    with pool.processes() as workers:
+        jobs = _Jobs(workers)
         takes = _start_takes(jobs, asked, check)
         losses = {one: jobs.start(quality_worker.cross_entropy, one) for one in asked if one.draws}
         cosines = {one: jobs.start(quality_worker.speaker_cosines, one) for one in asked if one.embeds}
@@ -121,10 +115,7 @@ def measure(asked: Sequence[Configuration], check: bool) -> dict[str, Any]:
                 figures[one.name]["cosines"] = cosines[one].result()[0]
         seconds = {what: round(spent) for what, spent in jobs.seconds.items()}
     return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": cpu.machine(),
-        "python": platform.python_version(),
-        "torch": version("torch"),
+        **pages.here(),
         "pocketsphinx": version("pocketsphinx"),
         "seconds": {**seconds, quality_table.CLOCK: round(time.perf_counter() - started)},
         "words": _words(),
@@ -182,7 +173,7 @@ def interval(edits: np.ndarray[Any, Any]) -> list[float]:
 
 
 def write(results: dict[str, Any]) -> None:
-    quality_gate.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    pages.keep(quality_gate.RESULTS, results)
     quality_table.rewrite()
 
 

@@ -6,17 +6,14 @@ Random weights say nothing, so that there is no quality to lose; what adds up ov
 from __future__ import annotations
 
 import gc
-import platform
 import time
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks import cpu, teacher
+from benchmarks import pages, teacher
 from chatterbox_nb.checkpoint import source, synthetic
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.precision import device
@@ -64,10 +61,7 @@ def measure(folder: Path) -> dict[str, Any]:
         }
         print(f"{name}: {figures[name]} in {time.perf_counter() - started:.0f} s", flush=True)
     return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": cpu.machine(),
-        "python": platform.python_version(),
-        "torch": version("torch"),
+        **pages.here(),
         "positions": SPEECH + 1,
         "sides": figures,
     }

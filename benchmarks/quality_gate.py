@@ -5,15 +5,14 @@ Pure functions of what `results/quality.json` holds.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from benchmarks import pages
 from chatterbox_nb.precision import plan
 
-RESULTS = Path(__file__).parent / "results" / "quality.json"
+RESULTS = pages.results_of("quality")
 REFERENCE = "fp32"
 SEEDS = (0, 1, 2)
 LARGEST_COST = 0.01  # of cross-entropy
@@ -26,8 +25,7 @@ Figures = Mapping[str, Any]
 
 
 def committed() -> dict[str, Any]:
-    results: dict[str, Any] = json.loads(RESULTS.read_text())
-    return results
+    return pages.committed(RESULTS)
 
 
 def word_error_rate(results: Figures, name: str, seeds: int | None = None, of: str = "both") -> float:

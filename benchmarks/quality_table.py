@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from benchmarks import pages
 from benchmarks import quality_gate as gate
 from benchmarks.quality_gate import Figures
 from chatterbox_nb.precision.plan import OFF_BY_DEFAULT
 
-PAGE = gate.RESULTS.parent.parent.parent / "docs" / "quality.md"
+PAGE = pages.page_of("quality")
 CLOCK = "all, by the clock"
 _ONE_SEED = "other kernels, dtypes and rows alone"
 _HEAD = "cross-entropy | cost | template | digits | both [95 %] | each seed | edits | points over fp32 [95 %] | passes"
@@ -61,12 +62,8 @@ def full(figures: Figures) -> str:
         f"| {name} | {side['hidden']:.2e} | {side['divergence']:.2e} | {100 * side['agreement']:.1f} % |"
         for name, side in figures["sides"].items()
     ]
-    how = f"{figures['positions']} positions of random tokens; {figures['date']} on {_where(figures)}."
+    how = f"{figures['positions']} positions of random tokens; {figures['date']} on {pages.where(figures)}."
     return "\n".join([*lines, "", how])
-
-
-def _where(figures: Figures) -> str:
-    return f"{figures['machine']}; Python {figures['python']}, torch {figures['torch']}"
 
 
 def _cosines(results: Figures) -> str:
@@ -93,7 +90,7 @@ def page(results: Figures) -> str:
 Made by `make quality` from `benchmarks/results/quality.json`; a test holds it to that, and holds that everything on by
 default passed.
 
-Measured {results["date"]} on {_where(results)}, pocketsphinx {results["pocketsphinx"]}, one thread a process.
+Measured {results["date"]} on {pages.where(results)}, pocketsphinx {results["pocketsphinx"]}, one thread a process.
 Processor time with all else that ran there: {_seconds(results["seconds"])}.
 
 ## The gate

@@ -6,45 +6,34 @@
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import platform
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks import cpu, quality, quality_worker, streaming_table, streaming_worker
+from benchmarks import pages, pool, quality, quality_worker, streaming_table, streaming_worker
 from benchmarks.quality_gate import SEEDS
 
 KEPT = Path("out/streaming")
 PARTS = 14  # of the sentences, each kept when it is done
-PROCESSES = 2
-
-
-def _part(folder: Path, seed: int, part: int) -> Any:
-    """Figures of some sentences, from the disk where an earlier run kept them."""
-    path = folder / f"seed {seed}, part {part}.json"
-    if not path.exists():
-        found = json.dumps(streaming_worker.measure(seed, part, PARTS))
-        path.with_suffix(".part").write_text(found)
-        path.with_suffix(".part").rename(path)
-        print(path.stem, flush=True)
-    return json.loads(path.read_text())
 
 
 def measure(folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """Figures of every sentence with every seed."""
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, fresh, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = {seed: [pool.submit(_part, folder, seed, part) for part in range(PARTS)] for seed in seeds}
+    with pool.processes() as workers:
+        futures = {
+            seed: [
+                workers.submit(
+                    pool.made, folder, f"seed {seed}, part {part}", streaming_worker.measure, seed, part, PARTS
+                )
+                for part in range(PARTS)
+            ]
+            for seed in seeds
+        }
         runs = {
             seed: sorted((one for future in found for one in future.result()), key=lambda one: one["index"])
             for seed, found in futures.items()
@@ -104,11 +93,7 @@ def main() -> None:
     if not asked.resume:
         shutil.rmtree(KEPT, ignore_errors=True)
     results = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": cpu.machine(),
-        "command": "make streaming",
-        "python": platform.python_version(),
-        "torch": version("torch"),
+        **pages.here("make streaming"),
         "pocketsphinx": version("pocketsphinx"),
         **measure(KEPT, SEEDS[: asked.seeds]),
     }

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from pathlib import Path
-from typing import Any
 
+from benchmarks import pages
+from benchmarks.pages import Figures
 from benchmarks.quality_gate import LARGEST_POINTS
 
-RESULTS = Path(__file__).parent / "results" / "streaming.json"
-PAGE = RESULTS.parent.parent.parent / "docs" / "streaming.md"
+RESULTS, PAGE = pages.results_of("streaming"), pages.page_of("streaming")
 LARGEST_MEL = 0.05  # L1 of log mels in speech, as of an effort
 LARGEST_OVER = 0.02  # of joins, beyond what 1 % of places inside a take are beyond
 SMALLEST_MARK = 0.8
@@ -19,12 +17,10 @@ LOOKS = {
     "bend": ("sharpest bend near it, over those around", "×"),
     "flux": ("change of log10 spectrum, 10 ms to 10 ms", ""),
 }
-Figures = dict[str, Any]
 
 
 def committed() -> Figures:
-    results: Figures = json.loads(RESULTS.read_text())
-    return results
+    return pages.committed(RESULTS)
 
 
 def error_rate(results: Figures, way: int) -> float:
@@ -62,7 +58,7 @@ def table(results: Figures) -> str:
     head = (
         "", "at a join: median", "largest", "same place, in one piece", "anywhere: median", "99 %", "joins beyond that",
     )  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = pages.head(*head)
     for name, (title, unit) in LOOKS.items():
         look = results["looks"][name]
         cells = [f"{look[part]:.3f}" for part in ("joins", "largest", "unjoined", "inside", "limit")]
@@ -110,7 +106,7 @@ by each measure. {verdict}
 
 ## How
 
-Measured {_where(results)}, pocketsphinx {results["pocketsphinx"]}.
+Measured {results["date"]} on {pages.where(results)}, pocketsphinx {results["pocketsphinx"]}.
 
 * The demo voice at fp32 says the 70 sentences of the quality gate ({results["words"]} words) with {_seeds(results)},
   in one piece and in {count:.1f} segments on average; the same recognizer hears both. The interval is of 95 %, over
@@ -122,13 +118,8 @@ Measured {_where(results)}, pocketsphinx {results["pocketsphinx"]}.
 """
 
 
-def _where(results: Figures) -> str:
-    return f"{results['date']} on {results['machine']}; Python {results['python']}, torch {results['torch']}"
-
-
 def write(results: Figures) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    pages.keep(RESULTS, results)
     PAGE.write_text(page(results), encoding="utf-8")
 
 

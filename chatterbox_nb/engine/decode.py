@@ -264,18 +264,17 @@ def warm_up(t3: T3) -> None:
     try:
         _first_step(t3)
     except Exception as error:  # whatever a compiler and its threads may meet
-        problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        problem = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
     if problem:
         raise PrecisionError(f"T3's step cannot be compiled here ({problem}). Load with --kernel plain.")
 
 
 def _first_step(t3: T3) -> None:
-    dims = t3.dims
-    cache = Cache.empty(dims, 2, 1, torch.device("cpu"), torch.float32)
-    prefix = Prefix(cache.keys[:, :1], cache.values[:, :1])
-    with torch.inference_mode(), Decoding(t3, prefix, Sampling()) as decoding:
-        kept = decoding.kept(cache, 1)
-        decoding.step(torch.zeros(1, dims.width), [(kept, 1)])
+    from chatterbox_nb.engine.nets.stepper import Place, Stepper, kept_as
+
+    cache = Cache.empty(t3.dims, 2, 1, torch.device("cpu"), kept_as(t3))
+    with torch.inference_mode(), Stepper(t3, torch.get_num_threads()) as stepper:
+        stepper(torch.zeros(2, t3.dims.width), [Place(cache, row, 0) for row in range(2)])
 
 
 def audible(tokens: tuple[int, ...], codes: int) -> tuple[int, ...]:

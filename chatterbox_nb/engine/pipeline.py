@@ -17,7 +17,7 @@ import torch
 from chatterbox_nb import events
 from chatterbox_nb.audio import Samples
 from chatterbox_nb.engine import decode, flow, vocoder
-from chatterbox_nb.engine.conditioning import Voice
+from chatterbox_nb.engine.conditioning import TOKENS_PER_SECOND, Voice
 from chatterbox_nb.engine.decode import Decoding, Finish, Line
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import PackageNoise, StageNoise
@@ -27,7 +27,6 @@ from chatterbox_nb.errors import TextError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision.plan import BYTES
 
-TOKENS_PER_SECOND = 25
 # Where each stage of a chunk begins, as a part of the chunk's work: roughly, for estimates of time left.
 _STAGE_START = {"tokens": 0.0, "mel": 0.5, "wave": 0.92, "watermark": 0.98, "end": 1.0}
 # Chunks decoded side by side: with four and guidance, eight rows, a step takes twice the time of one chunk's.

@@ -113,11 +113,8 @@ class Stepper:
         if rows != self._rows or longest > self._longest:
             self._begin(rows, group, longest)
         work, cached = self._work, self._cached
-        for index in range(rows):
-            if index >= len(places):
-                cached.keys[index] = 0
-                continue
-            place = places[index]
+        cached.keys[len(places) :] = 0
+        for index, place in enumerate(places):
             keys, values = place.cache.keys[0, place.row], place.cache.values[0, place.row]
             cached.keys[index], cached.values[index] = keys.data_ptr(), values.data_ptr()
             cached.layer[index] = place.cache.keys.stride(0) * keys.element_size()

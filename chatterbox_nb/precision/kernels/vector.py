@@ -18,8 +18,8 @@ from numba.extending import intrinsic
 
 # How numbers are stored, and the dtype that stands for it here: numba has no bfloat16.
 KINDS = {"int8": np.int8, "float32": np.float32, "bfloat16": np.uint16, "float16": np.int16}
-SIZES = {"int8": 1, "float32": 4, "bfloat16": 2, "float16": 2}
-_NAMES = {"int8": "int8", "float32": "float32", "uint16": "bfloat16", "int16": "float16"}
+SIZES = {storage: np.dtype(of).itemsize for storage, of in KINDS.items()}
+_NAMES = {np.dtype(of).name: storage for storage, of in KINDS.items()}
 LANES = 16  # the vector that everything is a multiple of
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))

@@ -1,0 +1,63 @@
+"""What was measured, as a file of `results/`, and the pages of docs/ that are made of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+Figures = dict[str, Any]
+
+
+def results_of(name: str) -> Path:
+    return ROOT / "benchmarks" / "results" / f"{name}.json"
+
+
+def page_of(name: str) -> Path:
+    return ROOT / "docs" / f"{name}.md"
+
+
+def committed(path: Path) -> Figures:
+    """What a file of results holds."""
+    found: Figures = json.loads(path.read_text())
+    return found
+
+
+def keep(path: Path, results: Figures) -> None:
+    """Writes a file of results."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def here(command: str = "") -> Figures:
+    """When, where and by which command: what every file of results begins with."""
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": machine(),
+        **({"command": command} if command else {}),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
+
+
+def machine() -> str:
+    """The processor, its cores, and the instructions that torch uses of it."""
+    import torch
+
+    from chatterbox_nb.precision import device
+
+    return f"{device.processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def where(figures: Figures) -> str:
+    """`here`, without its date, as a page says it."""
+    return f"{figures['machine']}; Python {figures['python']}, torch {figures['torch']}"
+
+
+def head(*cells: str) -> list[str]:
+    """The first two lines of a table."""
+    return [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
