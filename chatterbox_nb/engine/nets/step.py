@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from chatterbox_nb.precision.kernels.vector import arrive, compiled, dot, float_at, glance, mix, put, take
+from chatterbox_nb.precision.kernels.vector import arrive, compiled, dot, float_at, glance, mix, put, take, total
 
-# A sum of products may be taken in any order, but NaN and infinity stay what they are: `finite.check` looks for them.
-_compiled = compiled(fastmath={"reassoc", "contract", "nsz"})
-# Where the number of rows is known to the compiler: it must not choose another order for another number.
-_in_order = compiled()
+# No fast mathematics: the compiler would choose an order of sums, or a fused product, for each number of rows and for
+# each thread's share of them, and another for each processor. What is summed is summed by `dot` and `total`.
+_compiled = compiled()
 
 F = np.float32
 _LARGEST = F(32767)  # of 4,096 products of int8 and this, summed in 16 lanes, none passes an int32
 _LOG2E, _LN2 = F(1.4426950408889634), F(0.6931471805599453)
 _LOWEST, _HIGHEST = F(-87), F(88)
+_UNSIGNED, _INFINITY = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # a float's bits but its sign; infinity's
 _PATIENCE = 200  # looks at a counter, 50 ns each, before a thread lets others run
 # Addresses in a layer's row of `Weights.layers`; a scale's is 0 where there are none.
 QKV, QKV_SCALE, OUT, OUT_SCALE, GATE_UP, GATE_UP_SCALE, DOWN, DOWN_SCALE = range(8)
@@ -154,13 +154,24 @@ def exponentials(values: Any, powers: Any, count: int) -> None:
 
 
 @_compiled
+def _below_highest(values: Any, powers: Any, count: int) -> None:
+    """Subtracts the highest, found among the bits: integers compare in any order, and NaN hides nothing."""
+    bits, highest = values.view(np.int32), np.int32(-0x80000000)
+    for i in range(count):
+        highest = max(highest, np.int32(bits[i] ^ (np.int32(bits[i] >> np.int32(31)) & _UNSIGNED)))
+    powers[0] = highest if highest >= 0 else highest ^ _UNSIGNED
+    found = powers.view(np.float32)[0]
+    for i in range(count):
+        values[i] -= found
+
+
+@_compiled
 def _normalize(x: Any, weight: Any, eps: Any, out: Any, width: int) -> None:
     """RMS norm of each row."""
     for m in range(len(x)):
-        total = F(0)
-        for i in range(width):
-            total += x[m, i] * x[m, i]
-        factor = F(1) / np.sqrt(total / F(width) + eps)
+        row = x[m].ctypes.data
+        dot(x[m, :0], (0,), (0,), row, 0, row, 0, row, 0, out[m].ctypes.data, width)
+        factor = F(1) / np.sqrt(out[m, 0] / F(width) + eps)
         for i in range(width):
             out[m, i] = x[m, i] * factor * weight[i]
 
@@ -173,21 +184,23 @@ def _prepare(kind: Any, x: Any, quantized: Any, steps: Any, width: int) -> tuple
             steps[m] = F(1)
         return x.ctypes.data, x.strides[0]
     for m in range(len(x)):
-        largest, nothing = F(0), F(0)
+        bits, highest = x[m].view(np.int32), np.int32(0)  # without their sign, integers order as floats do
         for i in range(width):
-            largest = max(largest, abs(x[m, i]))
-            nothing += x[m, i] * F(0)  # NaN if any is not finite
-        if largest < F(1e-30):
-            largest = F(1e-30)
+            highest = max(highest, bits[i] & _UNSIGNED)
+        if highest >= _INFINITY:
+            steps[m] = F(np.nan)
+            continue
+        steps[m : m + 1].view(np.int32)[0] = highest
+        largest = max(steps[m], F(1e-30))
         inverse = _LARGEST / largest
         for i in range(width):
             scaled = x[m, i] * inverse
             quantized[m, i] = np.int16(np.int32(scaled + (F(0.5) if scaled >= F(0) else F(-0.5))))
-        steps[m] = largest / _LARGEST + nothing
+        steps[m] = largest / _LARGEST
     return quantized.ctypes.data, quantized.strides[0]
 
 
-@_in_order
+@_compiled
 def _multiply(
     kind: Any, block: Any, rows: Any, w: int, scale: int, first: int, begin: int, end: int, K: int,
     x: int, x_row: int, steps: Any, sums: Any, y: Any, add: bool,
@@ -249,19 +262,13 @@ def _attend(kept: Any, width: Any, cached: Any, layer: int, work: Any, pair: int
     while t < count:
         dot(kept, (0,), (0,), keys + t * stride, stride, values + t * stride, 0, asked, 0, at + 4 * t, W)
         t += 1
-    largest = scores[0]
-    for t in range(count):
-        largest = max(largest, scores[t])
-    for t in range(count):
-        scores[t] -= largest
+    _below_highest(scores, work.powers[thread], count)
     exponentials(scores, work.powers[thread], count)
-    total = F(0)
-    for t in range(count):
-        total += scores[t]
+    whole = total(at, count)
     mixed = work.attended[row, q : q + W]
     mix(kept, width, values, stride, keys_next, at, count, mixed.ctypes.data)
     for i in range(W):
-        mixed[i] /= total
+        mixed[i] /= whole
 
 
 @_compiled

@@ -245,6 +245,28 @@ def _float_sums(b: Any, storage: str, weights: _Rows, inputs: list[_Value], K: _
 
 
 @intrinsic
+def total(typing: Any, address: Any, count: Any) -> Any:
+    """Sum of `count` float32 from an address: of 16 lanes, then of what is left, one by one."""
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        address, count = arguments
+
+        def add(index: _Value, sums: list[_Value]) -> list[_Value]:
+            return [b.fadd(sums[0], _load(b, b.add(address, b.shl(index, _I64(2))), _FLOAT, LANES))]
+
+        def add_one(index: _Value, sums: list[_Value]) -> list[_Value]:
+            place = b.add(address, b.shl(b.add(whole, index), _I64(2)))
+            return [b.fadd(sums[0], b.load(b.inttoptr(place, _FLOAT.as_pointer()), align=4))]
+
+        lanes = _loop(b, count, LANES, [ir.Constant(_vector(_FLOAT, LANES), [0.0] * LANES)], add)
+        whole = b.and_(count, _I64(-LANES))
+        start = b.extract_element(_sums(b, lanes), _I32(0))
+        return _loop(b, b.sub(count, whole), 1, [start], add_one)[0]
+
+    return types.float32(types.int64, types.int64), generate
+
+
+@intrinsic
 def mix(typing: Any, kind: Any, width: Any, v: Any, v_row: Any, soon: Any, p: Any, count: Any, out: Any) -> Any:
     """Sum of `count` stored rows, each times a float32: `out[c] = sum(p[t] * v[t, c])`, float32.
 
