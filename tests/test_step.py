@@ -12,7 +12,7 @@ from conftest import HERE
 from torch import Tensor
 
 from chatterbox_nb.checkpoint.catalog import ENGLISH
-from chatterbox_nb.engine import decode
+from chatterbox_nb.engine import compiling
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.nets import step
 from chatterbox_nb.engine.nets.llama import Cache
@@ -161,11 +161,11 @@ def test_helping_threads_end_with_the_context(demo: Callable[..., Model]) -> Non
 
 
 def test_every_catalog_model_has_sizes_that_fit() -> None:
-    assert decode.fits(ENGLISH.t3)
+    assert compiling.fits(ENGLISH.t3)
 
 
 def test_other_sizes_do_not_fit() -> None:
     from dataclasses import replace
 
-    assert not decode.fits(replace(ENGLISH.t3, width=1032, heads=129))
-    assert not decode.fits(replace(ENGLISH.t3, ffn=16384))
+    assert not compiling.fits(replace(ENGLISH.t3, width=1032, heads=129))
+    assert not compiling.fits(replace(ENGLISH.t3, ffn=16384))

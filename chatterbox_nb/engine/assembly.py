@@ -17,7 +17,7 @@ from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.loader import Fill
 from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import TensorFile
-from chatterbox_nb.engine import conditioning, flow, vocoder
+from chatterbox_nb.engine import compiling, conditioning, flow, vocoder
 from chatterbox_nb.engine.conditioning import Encoders
 from chatterbox_nb.engine.nets import t3 as t3_net
 from chatterbox_nb.engine.nets.t3 import T3
@@ -55,6 +55,7 @@ def assemble(
     with torch.device("meta"):
         flow.own_parts(s3gen.flow, spec.s3gen)
     t3.compiled = planned.kernel == "fused"
+    s3gen.flow.decoder.estimator.tiled = compiling.tiles_attention(planned, spec.s3gen)
     modules: Modules = {"t3": t3, "flow": s3gen.flow, "vocoder": s3gen.mel2wav}
     for component in COMPUTED:
         modules[component].to(getattr(torch, compute_of(component, planned)))

@@ -19,7 +19,7 @@ from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.engine.sampling import Sampling, draw, guide
-from chatterbox_nb.errors import PrecisionError, TextError
+from chatterbox_nb.errors import TextError
 from chatterbox_nb.events import CancelToken
 from chatterbox_nb.precision import huge
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 # Tokens that a chunk's cache has room for at first: 10 s. It grows by half.
 _ROOM = 256
-_WIDEST = 8192  # products of int8 and int16 that the compiled step sums
 
 # How a chunk ended: the model said so; the budget its text allows; the model's own limit; stopped on request.
 Finish = Literal["stop", "budget", "limit", "cancelled"]
@@ -246,35 +245,6 @@ class Decoding:
         )
         grown.keys[..., :length, :], grown.values[..., :length, :] = cache.keys, cache.values
         return grown
-
-
-def fits(dims: T3Dims) -> bool:
-    """Whether a compiled step can be made for these sizes: whole vectors, and sums that an int32 holds."""
-    sizes = (dims.width, dims.ffn, dims.head_width)
-    return not any(size % 16 for size in sizes) and max(sizes) <= _WIDEST
-
-
-def warm_up(t3: T3) -> None:
-    """Compiles T3's step for one chunk with guidance, or reads it from numba's cache: seconds once, then .1 s.
-
-    Raises:
-        PrecisionError: it cannot be compiled here.
-    """
-    problem = ""
-    try:
-        _first_step(t3)
-    except Exception as error:  # whatever a compiler and its threads may meet
-        problem = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-    if problem:
-        raise PrecisionError(f"T3's step cannot be compiled here ({problem}). Load with --kernel plain.")
-
-
-def _first_step(t3: T3) -> None:
-    from chatterbox_nb.engine.nets.stepper import Place, Stepper, kept_as
-
-    cache = Cache.empty(t3.dims, 2, 1, torch.device("cpu"), kept_as(t3))
-    with torch.inference_mode(), Stepper(t3, torch.get_num_threads()) as stepper:
-        stepper(torch.zeros(2, t3.dims.width), [Place(cache, row, 0) for row in range(2)])
 
 
 def audible(tokens: tuple[int, ...], codes: int) -> tuple[int, ...]:

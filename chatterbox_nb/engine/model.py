@@ -26,7 +26,7 @@ from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import TensorFile
-from chatterbox_nb.engine import assembly, conditioning, decode, vocoder
+from chatterbox_nb.engine import assembly, compiling, conditioning, vocoder
 from chatterbox_nb.engine.assembly import Fills, Modules
 from chatterbox_nb.engine.conditioning import Encoders, Voice
 from chatterbox_nb.engine.nets.t3 import T3
@@ -172,7 +172,7 @@ def prepare(
         CheckpointError, PrecisionError, Cancelled.
     """
     phase = _Phases(observer, cancel)
-    if not device.unfused and not decode.fits(spec.t3):
+    if not device.unfused and not compiling.fits(spec.t3):
         device = replace(device, unfused="the model's sizes are not multiples of 16")
     with phase("import", "Chatterbox"):
         reference.import_package()
@@ -220,8 +220,8 @@ def finish(prepared: Prepared) -> Model:
             watermarker.warm_up(spec.sample_rate)
         if prepared.plan.kernel == "fused":
             with phase("compile", "T3's step"):
-                t3: Any = modules["t3"]
-                decode.warm_up(t3)
+                net: dict[str, Any] = modules
+                compiling.warm_up(net["t3"], net["flow"].decoder.estimator)
     everything = {**modules, **(encoders.modules() if encoders else {})}
     rows = measure(planned, prepared.tensors, everything, fills)
     assembly.check_converted(rows)

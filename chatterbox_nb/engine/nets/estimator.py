@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from chatterbox_nb.checkpoint.catalog import S3GenDims
 from chatterbox_nb.checkpoint.loader import Fill
-from chatterbox_nb.engine.nets.ready import Matrix, Ready, attention
+from chatterbox_nb.engine.nets.ready import Matrix, Ready
 
 MELS = 80
 INPUTS = 4 * MELS  # the mel so far, mu, the speaker, the condition: all of a mel's width
@@ -38,10 +38,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, ready: Ready) -> Tensor:
         """`[B, T, C]` to the same, in place where that can be."""
-        rows, frames, _ = x.shape
-        qkv = ready(self.qkv, self.attention_norm(x)).view(rows, frames, 3, self.heads, self.head_width)
-        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
-        heard = attention(query, key, value).transpose(1, 2).reshape(rows, frames, -1)
+        heard = ready.attention(ready(self.qkv, self.attention_norm(x)), self.heads)
         x = ready.added(self.out, heard, x)
         return ready.added(self.down, ready.gelu(self.up, self.ffn_norm(x)), x)
 
@@ -94,6 +91,7 @@ class Estimator(nn.Module):
 
     def __init__(self, dims: S3GenDims) -> None:
         super().__init__()
+        self.tiled = False  # its attention in bfloat16 is that of `tiled.py`
         width, middle = dims.estimator_width, dims.estimator_middle
         self.time_in = nn.Linear(INPUTS, 4 * width)
         self.time_out = nn.Linear(4 * width, 4 * width)
@@ -148,7 +146,7 @@ class Velocity:
 
     def __init__(self, net: Estimator, mu: Tensor, speaker: Tensor, condition: Tensor, times: Tensor) -> None:
         rows, frames, _ = mu.shape
-        self.net, self.ready = net, Ready(net, mu.dtype)
+        self.net, self.ready = net, Ready(net, mu.dtype, net.tiled)
         embedded = Matrix(net.time_out, torch.float32)(
             F.silu(Matrix(net.time_in, torch.float32)(time_embedding(times)))
         )

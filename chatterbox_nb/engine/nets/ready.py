@@ -95,9 +95,11 @@ class Ready:
     Args:
         module: as it is stored.
         dtype: what it computes in.
+        tiled: whether attention in bfloat16 is that of `tiled.py`.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype, tiled: bool = False) -> None:
+        self._tiled = tiled and dtype == torch.bfloat16
         kinds = (nn.Linear, nn.Conv1d, Int8Linear)
         self._matrices: dict[nn.Module, Matrix] = {
             layer: Matrix(layer, dtype) for layer in module.modules() if isinstance(layer, kinds)
@@ -115,9 +117,20 @@ class Ready:
         """It and `total`, which is used up."""
         return self._matrices[layer].added(x, total)
 
+    def attention(self, qkv: Tensor, heads: int) -> Tensor:
+        """Every frame to every frame: queries, keys and values `[B, T, 3 * H * D]` to `[B, T, H * D]`."""
+        rows, frames, inner = qkv.shape
+        if self._tiled:
+            from chatterbox_nb.engine.nets import tiled
+
+            if tiled.fits(frames, inner // (3 * heads)):
+                return tiled.attention(qkv, heads)
+        query, key, value = qkv.view(rows, frames, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        return attention(query, key, value).transpose(1, 2).reshape(rows, frames, -1)
+
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Every frame to every frame, all `[B, H, T, D]`, and so is the answer."""
+    """torch's, all `[B, H, T, D]`, and so is the answer."""
     frames = query.shape[2]
     if query.dtype == torch.float32 and query.device.type == "cpu" and _WORTH_PADDING <= frames < _LARGE_BLOCKS:
         query = F.pad(query, (0, 0, 0, _LARGE_BLOCKS - frames))

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from chatterbox_nb.precision.kernels.vector import arrive, compiled, dot, float_at, glance, mix, put, take, total
+from chatterbox_nb.precision.kernels.emit import compiled
+from chatterbox_nb.precision.kernels.shared import arrive, glance, take
+from chatterbox_nb.precision.kernels.vector import dot, float_at, mix, put, total
 
 # No fast mathematics: the compiler would choose an order of sums, or a fused product, for each number of rows and for
 # each thread's share of them, and another for each processor. What is summed is summed by `dot` and `total`.

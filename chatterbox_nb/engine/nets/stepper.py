@@ -16,6 +16,7 @@ from chatterbox_nb.engine.nets import step
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.precision.kernels import vector
+from chatterbox_nb.precision.kernels.emit import LANES
 
 _LINE = 8  # int64 in a cache line
 _PARTS = 4  # of a phase, for each thread
@@ -131,7 +132,7 @@ class Stepper:
         self._rows, self._longest, self._phase = rows, longest, 0
         self._cached = step.Cached(*(np.zeros(rows, np.int64) for _ in range(4)))
         self._work = _work(self.dims, rows, self.threads, longest)
-        counts = (0,) * _BLOCK, (0,) * group, (0,) * (self.dims.head_width // vector.LANES)
+        counts = (0,) * _BLOCK, (0,) * group, (0,) * (self.dims.head_width // LANES)
         eps = np.float32(self.dims.norm_eps)
         self._arguments = (*self._kinds, *counts, self._weights, self._cached, self._work, eps)
         self._helpers = [

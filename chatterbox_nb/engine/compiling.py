@@ -1,0 +1,61 @@
+"""What numba compiles for a model on a CPU: when it can be, and that it is done at load."""
+
+from __future__ import annotations
+
+import torch
+
+from chatterbox_nb.checkpoint.catalog import S3GenDims, T3Dims
+from chatterbox_nb.engine.nets.estimator import Estimator
+from chatterbox_nb.engine.nets.llama import Cache
+from chatterbox_nb.engine.nets.t3 import T3
+from chatterbox_nb.errors import PrecisionError
+from chatterbox_nb.precision.plan import Plan
+
+_WIDEST = 8192  # products of int8 and int16 that the compiled step sums
+
+
+def fits(dims: T3Dims) -> bool:
+    """Whether a compiled step can be made for these sizes: whole vectors, and sums that an int32 holds."""
+    sizes = (dims.width, dims.ffn, dims.head_width)
+    return not any(size % 16 for size in sizes) and max(sizes) <= _WIDEST
+
+
+def tiles_attention(planned: Plan, dims: S3GenDims) -> bool:
+    """Whether the flow's attention is compiled for tiles (`nets/tiled.py`)."""
+    if planned.kernel != "fused" or planned.flow_compute != "bfloat16":
+        return False
+    from chatterbox_nb.engine.nets import tiled
+
+    return tiled.available() and tiled.fits(tiled.QUERIES, dims.estimator_head_width)
+
+
+def warm_up(t3: T3, estimator: Estimator) -> None:
+    """Compiles T3's step for one chunk with guidance, and the flow's attention where it is: seconds once, then .1 s.
+
+    Raises:
+        PrecisionError: one cannot be compiled here.
+    """
+    problem = ""
+    try:
+        with torch.inference_mode():
+            _first_step(t3)
+            if estimator.tiled:
+                _first_attention()
+    except Exception as error:  # whatever a compiler and its threads may meet
+        problem = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+    if problem:
+        raise PrecisionError(f"T3's step cannot be compiled here ({problem}). Load with --kernel plain.")
+
+
+def _first_step(t3: T3) -> None:
+    from chatterbox_nb.engine.nets.stepper import Place, Stepper, kept_as
+
+    cache = Cache.empty(t3.dims, 2, 1, torch.device("cpu"), kept_as(t3))
+    with Stepper(t3, torch.get_num_threads()) as stepper:
+        stepper(torch.zeros(2, t3.dims.width), [Place(cache, row, 0) for row in range(2)])
+
+
+def _first_attention() -> None:
+    from chatterbox_nb.engine.nets import tiled
+
+    tiled.attention(torch.zeros(1, tiled.QUERIES, 3 * tiled.WIDTH, dtype=torch.bfloat16), 1)

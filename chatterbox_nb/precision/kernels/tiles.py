@@ -1,0 +1,244 @@
+"""AMX for numba: tiles of 16 rows of 64 bytes, multiplied in bfloat16, and attention's softmax between two products.
+
+As in `vector.py`, each is an intrinsic that works on addresses. A thread works between `begin` and `end`: oneDNN has a
+configuration of its own, which `end` puts back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from chatterbox_nb.precision.kernels.emit import (
+    FLOAT,
+    I8,
+    I16,
+    I32,
+    I64,
+    Value,
+    call,
+    largest_of,
+    load_vector,
+    loop,
+    sums_of,
+)
+
+SIDE = 16  # rows of a tile, and 32-bit numbers in a row
+DEPTH = 32  # bfloat16 numbers in a row
+SETUP = 64  # bytes that say how tiles are set up
+
+_LANES = ir.VectorType(FLOAT, SIDE)
+_WHOLE = ir.VectorType(I32, SIDE)
+_ROW = 4 * SIDE  # bytes
+_TILE = SIDE * _ROW
+# 2 ** f for f from 0 to 1, to 1e-4: what comes after is bfloat16.
+_POWER = (0.99990029, 0.69632477, 0.22469316, 0.07896726)
+
+
+@cache
+def available() -> bool:
+    """Whether this process may use AMX's bfloat16: the processor has it, and Linux allows it."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    if not (features.get("amx-tile") and features.get("amx-bf16") and features.get("avx512f")):
+        return False
+    arch_prctl, request, tile_data = 158, 0x1023, 18  # ARCH_REQ_XCOMP_PERM
+    return ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0
+
+
+def setup() -> Any:
+    """Eight whole tiles, as `begin` takes them: uint8 `[64]`."""
+    config = np.zeros(SETUP, np.uint8)
+    config[0] = 1  # palette
+    config[16:32] = [_ROW, 0] * 8
+    config[48:56] = SIDE
+    return config
+
+
+def _pointer(b: Any, address: Value) -> Value:
+    return b.inttoptr(address, I8.as_pointer())
+
+
+def _do(b: Any, name: str, arguments: list[Value]) -> None:
+    call(b, f"llvm.x86.{name}", ir.VoidType(), arguments)
+
+
+def _read(b: Any, tile: int, address: Value, row: Value | int) -> None:
+    _do(b, "tileloadd64", [I8(tile), _pointer(b, address), I64(row) if isinstance(row, int) else row])
+
+
+def _write(b: Any, tile: int, address: Value, row: Value | int) -> None:
+    _do(b, "tilestored64", [I8(tile), _pointer(b, address), I64(row) if isinstance(row, int) else row])
+
+
+def _multiply(b: Any, total: int, left: int, right: int) -> None:
+    _do(b, "tdpbf16ps", [I8(total), I8(left), I8(right)])
+
+
+@intrinsic
+def begin(typing: Any, config: Any, kept: Any) -> Any:
+    """Sets tiles up; how they were goes to the address `kept`."""
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        _do(b, "sttilecfg", [_pointer(b, arguments[1])])
+        _do(b, "ldtilecfg", [_pointer(b, arguments[0])])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def end(typing: Any, kept: Any) -> Any:
+    """Sets tiles up as they were."""
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        _do(b, "ldtilecfg", [_pointer(b, arguments[0])])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def scores(typing: Any, query: Any, query_row: Any, keys: Any, blocks: Any, out: Any, out_row: Any) -> Any:
+    """Products of 32 queries of 64 with 32 x `blocks` keys, `out[q, k]`, float32.
+
+    Args:
+        query: bfloat16 `[32, 64]`, from row to row `query_row` bytes.
+        keys: `[2 * blocks, 2, 16, 16, 2]`: of 16 keys each pair of dimensions side by side.
+        out: float32, from row to row `out_row` bytes.
+    """
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        query, query_row, keys, blocks, out, out_row = arguments
+        lower, out_lower = b.mul(query_row, I64(SIDE)), b.mul(out_row, I64(SIDE))
+        # Tiles 4 and 5 are both halves of the first 16 queries, 6 and 7 of the others.
+        for tile, place in ((4, query), (6, b.add(query, lower))):
+            _read(b, tile, place, query_row)
+            _read(b, tile + 1, b.add(place, I64(2 * DEPTH)), query_row)
+
+        def one(index: Value, _: list[Value]) -> list[Value]:
+            place, into = b.add(keys, b.mul(index, I64(2 * _TILE))), b.add(out, b.mul(index, I64(_ROW)))
+            _read(b, 2, place, _ROW)
+            _read(b, 3, b.add(place, I64(_TILE)), _ROW)
+            for half in (0, 1):
+                for total in (0, 1):
+                    if half == 0:
+                        _do(b, "tilezero", [I8(total)])
+                    _multiply(b, total, 4 + 2 * total + half, 2 + half)
+            _write(b, 0, into, out_row)
+            _write(b, 1, b.add(into, out_lower), out_row)
+            return []
+
+        loop(b, b.shl(blocks, I64(1)), 1, [], one)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+@intrinsic
+def mixed(typing: Any, weights: Any, weights_row: Any, values: Any, blocks: Any, out: Any) -> Any:
+    """Products of 32 rows of 32 x `blocks` weights with as many values of 64: `out[q, c]`, float32 `[32, 64]`.
+
+    Args:
+        weights: bfloat16, from row to row `weights_row` bytes.
+        values: `[blocks, 4, 16, 16, 2]`: of 32 values each pair side by side, 16 dimensions at a time.
+    """
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        weights, weights_row, values, blocks, out = arguments
+        lower = b.mul(weights_row, I64(SIDE))
+        for half in (0, 2):  # of the dimensions
+            for total in range(4):
+                _do(b, "tilezero", [I8(total)])
+
+            def one(index: Value, _: list[Value], half: int = half) -> list[Value]:
+                row = b.add(weights, b.mul(index, I64(2 * DEPTH)))
+                place = b.add(values, b.add(b.mul(index, I64(4 * _TILE)), I64(half * _TILE)))
+                _read(b, 6, place, _ROW)
+                _read(b, 4, row, weights_row)
+                _multiply(b, 0, 4, 6)
+                _read(b, 5, b.add(row, lower), weights_row)
+                _multiply(b, 2, 5, 6)
+                _read(b, 7, b.add(place, I64(_TILE)), _ROW)
+                _multiply(b, 1, 4, 7)
+                _multiply(b, 3, 5, 7)
+                return []
+
+            loop(b, blocks, 1, [], one)
+            for total in range(4):
+                place = (total // 2) * SIDE * 4 * _ROW + (half + total % 2) * _ROW
+                _write(b, total, b.add(out, I64(place)), 4 * _ROW)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
+
+
+@intrinsic
+def softmax(typing: Any, given: Any, blocks: Any, factor: Any, out: Any) -> Any:
+    """`2 ** (factor * (given - largest))` of 32 x `blocks` float32, as bfloat16 at `out`; gives their sum.
+
+    Args:
+        given, out: addresses.
+        factor: positive.
+    """
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        given, blocks, factor, out = arguments
+
+        def vectors(index: Value) -> list[Value]:
+            place = b.add(given, b.mul(index, I64(2 * _ROW)))
+            return [load_vector(b, b.add(place, I64(part * _ROW)), FLOAT, SIDE) for part in (0, 1)]
+
+        def higher(index: Value, found: list[Value]) -> list[Value]:
+            pairs = zip(vectors(index), found, strict=True)
+            return [b.select(b.fcmp_ordered(">", here, before), here, before) for here, before in pairs]
+
+        lowest = ir.Constant(_LANES, [float("-inf")] * SIDE)
+        first, second = loop(b, blocks, 1, [lowest, lowest], higher)
+        largest = largest_of(b, b.select(b.fcmp_ordered(">", first, second), first, second))
+        scale = _spread(b, factor)
+        offset = b.fneg(b.fmul(largest, scale))
+
+        def one(index: Value, sums: list[Value]) -> list[Value]:
+            powers = [_power(b, call(b, "llvm.fma.v16f32", _LANES, [x, scale, offset])) for x in vectors(index)]
+            for part, power in enumerate(powers):
+                bits = b.lshr(b.add(b.bitcast(power, _WHOLE), _filled(_WHOLE, 0x8000)), _filled(_WHOLE, 16))
+                short = b.trunc(bits, ir.VectorType(I16, SIDE))
+                place = b.add(out, b.add(b.mul(index, I64(4 * SIDE)), I64(2 * SIDE * part)))
+                b.store(short, b.inttoptr(place, short.type.as_pointer()), align=2)
+            return [b.fadd(before, power) for before, power in zip(sums, powers, strict=True)]
+
+        sums = loop(b, blocks, 1, [_filled(_LANES, 0.0)] * 2, one)
+        return b.extract_element(sums_of(b, [b.fadd(*sums)]), I32(0))
+
+    return types.float32(types.int64, types.int64, types.float32, types.int64), generate
+
+
+def _filled(of: Any, value: float) -> Value:
+    return ir.Constant(of, [value] * SIDE)
+
+
+def _spread(b: Any, value: Value) -> Value:
+    one = b.insert_element(ir.Constant(_LANES, ir.Undefined), value, I32(0))
+    return b.shuffle_vector(one, one, ir.Constant(_WHOLE, [0] * SIDE))
+
+
+def _power(b: Any, x: Value) -> Value:
+    """2 ** x of 16 float32; NaN stays NaN."""
+    every, nearest, as_set = I16(-1), I32(1), I32(4)
+    part = call(b, "llvm.x86.avx512.mask.reduce.ps.512", _LANES, [x, nearest, x, every, as_set])  # x - floor(x)
+    found = _filled(_LANES, _POWER[-1])
+    for factor in reversed(_POWER[:-1]):
+        found = call(b, "llvm.fma.v16f32", _LANES, [found, part, _filled(_LANES, factor)])
+    return call(b, "llvm.x86.avx512.mask.scalef.ps.512", _LANES, [found, x, found, every, as_set])
