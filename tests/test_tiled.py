@@ -17,7 +17,7 @@ from chatterbox_nb.engine.nets.ready import Ready
 from chatterbox_nb.precision import plan
 from chatterbox_nb.precision.kernels import tiles
 
-if HERE.unfused or not tiles.available():
+if HERE.unfused or not tiles.available("bf16"):
     pytest.skip("the processor has no AMX, or numba is not installed", allow_module_level=True)
 
 from chatterbox_nb.engine.nets import tiled

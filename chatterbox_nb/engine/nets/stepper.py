@@ -15,13 +15,14 @@ from chatterbox_nb.checkpoint.catalog import T3Dims
 from chatterbox_nb.engine.nets import step
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
-from chatterbox_nb.precision.kernels import vector
+from chatterbox_nb.precision.kernels import tiles, vector
 from chatterbox_nb.precision.kernels.emit import LANES
 
 _LINE = 8  # int64 in a cache line
 _PARTS = 4  # of a phase, for each thread
 # Rows of weights and of activations that are multiplied in one go: as many sums as fit the registers.
 _BLOCK, _GROUPS = 4, (1, 2, 4)
+_FEW = 2  # rows of activations that tiles (AMX) are no faster for
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Stepper:
         )
         kinds = (_storage(layers[0].ffn.down), _storage(t3.head), str(kept_as(t3)).removeprefix("torch."))
         self._kinds = tuple(map(vector.kind, kinds))
+        self._tiles = kinds[0] == "int8" and t3.dims.width % 64 == t3.dims.ffn % 64 == 0 and tiles.available("int8")
         self._rows = self._longest = 0
         self._helpers: list[threading.Thread] = []
         self._phase = 0
@@ -108,11 +110,13 @@ class Stepper:
         Returns:
             logits `[M, V]`, float32, good until the next call.
         """
+        tiled = self._tiles and len(places) > _FEW
         group = next((size for size in _GROUPS if size >= len(places)), _GROUPS[-1])
-        rows = -(-len(places) // group) * group
+        together = tiles.ROWS if tiled else group
+        rows = -(-len(places) // together) * together
         longest = max(place.cache.length for place in places)
         if rows != self._rows or longest > self._longest:
-            self._begin(rows, group, longest)
+            self._begin(rows, group, longest, tiled)
         work, cached = self._work, self._cached
         cached.keys[len(places) :] = 0
         for index, place in enumerate(places):
@@ -126,15 +130,15 @@ class Stepper:
         self._phase = step.step(*self._arguments, 0, self._parts, self._phase)
         return torch.from_numpy(work.logits)[: len(places)]
 
-    def _begin(self, rows: int, group: int, longest: int) -> None:
+    def _begin(self, rows: int, group: int, longest: int, tiled: bool) -> None:
         """Work space for so many rows, and the helping threads."""
         self.rest()
         self._rows, self._longest, self._phase = rows, longest, 0
         self._cached = step.Cached(*(np.zeros(rows, np.int64) for _ in range(4)))
-        self._work = _work(self.dims, rows, self.threads, longest)
+        self._work = _work(self.dims, rows, self.threads, longest, tiled)
         counts = (0,) * _BLOCK, (0,) * group, (0,) * (self.dims.head_width // LANES)
         eps = np.float32(self.dims.norm_eps)
-        self._arguments = (*self._kinds, *counts, self._weights, self._cached, self._work, eps)
+        self._arguments = (*self._kinds, (0,) * tiled, *counts, self._weights, self._cached, self._work, eps)
         self._helpers = [
             threading.Thread(target=step.serve, args=(*self._arguments, index, self._parts), daemon=True)
             for index in range(1, self.threads)
@@ -143,7 +147,7 @@ class Stepper:
             helper.start()
 
 
-def _work(dims: T3Dims, rows: int, threads: int, longest: int) -> step.Work:
+def _work(dims: T3Dims, rows: int, threads: int, longest: int, tiled: bool) -> step.Work:
     def floats(*shape: int) -> Any:
         return np.zeros(shape, np.float32)
 
@@ -163,6 +167,9 @@ def _work(dims: T3Dims, rows: int, threads: int, longest: int) -> step.Work:
         normed=floats(threads, rows, widest),
         quantized=np.zeros((threads, rows, widest), np.int16),
         steps=floats(threads, rows),
+        spread=np.zeros((threads, rows * 2 * widest if tiled else 0), np.uint8),
+        counts=np.zeros((threads, tiles.BLOCK, tiles.SIDE), np.int32),
+        set_up=np.stack([np.stack([tiles.setup(), tiles.setup()])] * threads),
         sums=floats(threads, _BLOCK * _GROUPS[-1]),
         scores=floats(threads, scratch),
         powers=np.zeros((threads, scratch), np.int32),

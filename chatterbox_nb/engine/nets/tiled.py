@@ -33,7 +33,7 @@ _QKV, _OUT, _WORK, _LENGTH, _SETUP, _ROWS, _FRAMES, _HEADS, _WIDTH, _TAKEN, _COM
 @cache
 def available() -> bool:
     """Whether this machine can: its processor has AMX, and torch's threads can be asked to run a function."""
-    return tiles.available() and _parallel() is not None
+    return tiles.available("bf16") and _parallel() is not None
 
 
 @cache

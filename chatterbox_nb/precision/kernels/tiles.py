@@ -1,4 +1,4 @@
-"""AMX for numba: tiles of 16 rows of 64 bytes, multiplied in bfloat16, and attention's softmax between two products.
+"""AMX for numba: tiles of 16 rows of 64 bytes, multiplied in int8 or bfloat16; attention's softmax of 16 at a time.
 
 As in `vector.py`, each is an intrinsic that works on addresses. A thread works between `begin` and `end`: oneDNN has a
 configuration of its own, which `end` puts back.
@@ -28,30 +28,39 @@ from chatterbox_nb.precision.kernels.emit import (
     largest_of,
     load_vector,
     loop,
+    prefetch,
+    shuffled,
     sums_of,
 )
 
 SIDE = 16  # rows of a tile, and 32-bit numbers in a row
 DEPTH = 32  # bfloat16 numbers in a row
+ROWS = 8  # of activations whose products fit a tile: each number is two bytes, high and low
+BLOCK = 32  # rows of weights in one go
+BYTES = 64  # of a row of a tile
 SETUP = 64  # bytes that say how tiles are set up
 
 _LANES = ir.VectorType(FLOAT, SIDE)
 _WHOLE = ir.VectorType(I32, SIDE)
 _ROW = 4 * SIDE  # bytes
-_TILE = SIDE * _ROW
+TILE = SIDE * _ROW
 # 2 ** f for f from 0 to 1, to 1e-4: what comes after is bfloat16.
 _POWER = (0.99990029, 0.69632477, 0.22469316, 0.07896726)
 
 
 @cache
-def available() -> bool:
-    """Whether this process may use AMX's bfloat16: the processor has it, and Linux allows it."""
+def available(numbers: str) -> bool:
+    """Whether this process may use AMX: the processor has it, and Linux allows it.
+
+    Args:
+        numbers: that are multiplied: "int8" or "bf16".
+    """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     from llvmlite import binding
 
     features = binding.get_host_cpu_features()
-    if not (features.get("amx-tile") and features.get("amx-bf16") and features.get("avx512f")):
+    if not all(features.get(name) for name in ("amx-tile", f"amx-{numbers}", "avx512bw")):
         return False
     arch_prctl, request, tile_data = 158, 0x1023, 18  # ARCH_REQ_XCOMP_PERM
     return ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0
@@ -91,8 +100,9 @@ def begin(typing: Any, config: Any, kept: Any) -> Any:
     """Sets tiles up; how they were goes to the address `kept`."""
 
     def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        _do(b, "sttilecfg", [_pointer(b, arguments[1])])
-        _do(b, "ldtilecfg", [_pointer(b, arguments[0])])
+        if available("int8") or available("bf16"):
+            _do(b, "sttilecfg", [_pointer(b, arguments[1])])
+            _do(b, "ldtilecfg", [_pointer(b, arguments[0])])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
@@ -103,10 +113,121 @@ def end(typing: Any, kept: Any) -> Any:
     """Sets tiles up as they were."""
 
     def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        _do(b, "ldtilecfg", [_pointer(b, arguments[0])])
+        if available("int8") or available("bf16"):
+            _do(b, "ldtilecfg", [_pointer(b, arguments[0])])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+@intrinsic
+def spread(typing: Any, rows: Any, row: Any, blocks: Any, out: Any) -> Any:
+    """Eight rows of 64 x `blocks` int16 as tiles, `[blocks, 16, 16, 4]`: high bytes of each row, then low ones.
+
+    Both are signed, so that a number is 256 times the high one and the low one: none may be above 32,639.
+
+    Args:
+        rows, out: addresses; from row to row are `row` bytes.
+    """
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        rows, row, blocks, out = arguments
+        bytes_, numbers = ir.VectorType(I8, BYTES), ir.VectorType(I16, BYTES)
+
+        def one(index: Value, _: list[Value]) -> list[Value]:
+            place = b.add(rows, b.mul(index, I64(2 * BYTES)))
+            found = [load_vector(b, b.add(place, b.mul(row, I64(m))), I16, BYTES) for m in range(ROWS)]
+            high = [
+                b.ashr(b.add(each, ir.Constant(numbers, [128] * BYTES)), ir.Constant(numbers, [8] * BYTES))
+                for each in found
+            ]
+            columns = [b.bitcast(b.trunc(each, bytes_), _WHOLE) for each in (*high, *found)]
+            for line, vector in enumerate(_turned(b, columns)):
+                into = b.add(out, b.add(b.mul(index, I64(TILE)), I64(line * _ROW)))
+                b.store(vector, b.inttoptr(into, vector.type.as_pointer()), align=4)
+            return []
+
+        loop(b, blocks, 1, [], one)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
+
+
+def _turned(b: Any, vectors: list[Value]) -> list[Value]:
+    """16 vectors of 16, rows as columns: blocks off the diagonal change places, of 8, 4, 2, 1."""
+    for size in (8, 4, 2, 1):
+        turned = list(vectors)
+        for i in (i for i in range(SIDE) if not i & size):
+            above, below = vectors[i], vectors[i + size]
+            lanes = [(lane, bool(lane & size)) for lane in range(SIDE)]
+            turned[i] = shuffled(b, above, below, [SIDE + lane - size if far else lane for lane, far in lanes])
+            turned[i + size] = shuffled(b, above, below, [SIDE + lane if far else lane + size for lane, far in lanes])
+        vectors = turned
+    return vectors
+
+
+@intrinsic
+def products(typing: Any, w: Any, w_row: Any, x: Any, blocks: Any, soon: Any, out: Any) -> Any:
+    """Products of 32 rows of 64 x `blocks` int8 with what `spread` made, `out[n, c]`, int32 `[32, 16]`.
+
+    Args:
+        w, x, out: addresses; from row to row of w are `w_row` bytes.
+        soon: address of as many weights, which will be read next.
+    """
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        w, w_row, x, blocks, soon, out = arguments
+        if not available("int8"):
+            return context.get_dummy_value()
+        lower = b.mul(w_row, I64(SIDE))
+        for total in (0, 1):
+            _do(b, "tilezero", [I8(total)])
+
+        def one(index: Value, _: list[Value]) -> list[Value]:
+            offset = b.mul(index, I64(BYTES))
+            _read(b, 4, b.add(x, b.mul(index, I64(TILE))), _ROW)
+            for total, place in ((0, b.add(w, offset)), (1, b.add(b.add(w, lower), offset))):
+                _read(b, 5 + total, place, w_row)
+                _do(b, "tdpbssd", [I8(total), I8(5 + total), I8(4)])
+            for n in range(BLOCK):
+                prefetch(b, b.add(b.add(soon, offset), b.mul(w_row, I64(n))))
+            return []
+
+        loop(b, blocks, 1, [], one)
+        _write(b, 0, out, _ROW)
+        _write(b, 1, b.add(out, I64(TILE)), _ROW)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+@intrinsic
+def settle(typing: Any, counts: Any, scale: Any, steps: Any, y: Any, y_row: Any, add: Any) -> Any:
+    """What `products` counted, as float32: `y[m, n] = products * scale[n] * steps[m]` for 8 m and 32 n, or added to it.
+
+    Args:
+        counts, scale, steps, y: addresses; from row to row of y are `y_row` bytes.
+    """
+
+    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        counts, scale, steps, y, y_row, add = arguments
+        wide, none = ir.VectorType(I64, SIDE), _filled(_LANES, 0.0)
+        for half in range(BLOCK // SIDE):
+            place = b.add(counts, I64(half * TILE))
+            rows = [load_vector(b, b.add(place, I64(line * _ROW)), I32, SIDE) for line in range(SIDE)]
+            columns = _turned(b, rows)
+            scales = load_vector(b, b.add(scale, I64(half * _ROW)), FLOAT, SIDE)
+            for m in range(ROWS):
+                high, low = (b.sext(columns[at], wide) for at in (m, ROWS + m))
+                whole = b.sitofp(b.add(b.shl(high, _filled(wide, 8)), low), _LANES)
+                step = b.load(b.inttoptr(b.add(steps, I64(4 * m)), FLOAT.as_pointer()), align=4)
+                value = b.fmul(b.fmul(whole, scales), _everywhere(b, step))
+                into = b.add(y, b.add(b.mul(y_row, I64(m)), I64(half * _ROW)))
+                before = b.select(add, load_vector(b, into, FLOAT, SIDE), none)
+                b.store(b.fadd(before, value), b.inttoptr(into, _LANES.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5, types.boolean), generate
 
 
 @intrinsic
@@ -128,9 +249,9 @@ def scores(typing: Any, query: Any, query_row: Any, keys: Any, blocks: Any, out:
             _read(b, tile + 1, b.add(place, I64(2 * DEPTH)), query_row)
 
         def one(index: Value, _: list[Value]) -> list[Value]:
-            place, into = b.add(keys, b.mul(index, I64(2 * _TILE))), b.add(out, b.mul(index, I64(_ROW)))
+            place, into = b.add(keys, b.mul(index, I64(2 * TILE))), b.add(out, b.mul(index, I64(_ROW)))
             _read(b, 2, place, _ROW)
-            _read(b, 3, b.add(place, I64(_TILE)), _ROW)
+            _read(b, 3, b.add(place, I64(TILE)), _ROW)
             for half in (0, 1):
                 for total in (0, 1):
                     if half == 0:
@@ -164,13 +285,13 @@ def mixed(typing: Any, weights: Any, weights_row: Any, values: Any, blocks: Any,
 
             def one(index: Value, _: list[Value], half: int = half) -> list[Value]:
                 row = b.add(weights, b.mul(index, I64(2 * DEPTH)))
-                place = b.add(values, b.add(b.mul(index, I64(4 * _TILE)), I64(half * _TILE)))
+                place = b.add(values, b.add(b.mul(index, I64(4 * TILE)), I64(half * TILE)))
                 _read(b, 6, place, _ROW)
                 _read(b, 4, row, weights_row)
                 _multiply(b, 0, 4, 6)
                 _read(b, 5, b.add(row, lower), weights_row)
                 _multiply(b, 2, 5, 6)
-                _read(b, 7, b.add(place, I64(_TILE)), _ROW)
+                _read(b, 7, b.add(place, I64(TILE)), _ROW)
                 _multiply(b, 1, 4, 7)
                 _multiply(b, 3, 5, 7)
                 return []
@@ -207,7 +328,7 @@ def softmax(typing: Any, given: Any, blocks: Any, factor: Any, out: Any) -> Any:
         lowest = ir.Constant(_LANES, [float("-inf")] * SIDE)
         first, second = loop(b, blocks, 1, [lowest, lowest], higher)
         largest = largest_of(b, b.select(b.fcmp_ordered(">", first, second), first, second))
-        scale = _spread(b, factor)
+        scale = _everywhere(b, factor)
         offset = b.fneg(b.fmul(largest, scale))
 
         def one(index: Value, sums: list[Value]) -> list[Value]:
@@ -229,7 +350,7 @@ def _filled(of: Any, value: float) -> Value:
     return ir.Constant(of, [value] * SIDE)
 
 
-def _spread(b: Any, value: Value) -> Value:
+def _everywhere(b: Any, value: Value) -> Value:
     one = b.insert_element(ir.Constant(_LANES, ir.Undefined), value, I32(0))
     return b.shuffle_vector(one, one, ir.Constant(_WHOLE, [0] * SIDE))
 

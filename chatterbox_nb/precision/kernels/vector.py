@@ -113,6 +113,8 @@ def dot(
         sums = _integer_sums if storage == "int8" else _float_sums
         found = sums(b, storage, weights, inputs, K)
         made = sums_of(b, [found[n * M + m] for m in range(M) for n in range(N)])
+        if storage == "int8":
+            made = b.fptrunc(made, vector_type(FLOAT, N * M))
         b.store(made, b.inttoptr(out, made.type.as_pointer()), align=4)
         return context.get_dummy_value()
 
@@ -146,7 +148,7 @@ def _integer_sums(b: Any, _: str, weights: _Rows, inputs: list[Value], K: Value)
         phi.add_incoming(old, before)
         phi.add_incoming(new, inside)
         joined.append(phi)
-    return [b.sitofp(value, vector_type(FLOAT, LANES)) for value in joined]
+    return [b.sitofp(value, vector_type(ir.DoubleType(), LANES)) for value in joined]  # exact, and so are their sums
 
 
 def _float_sums(b: Any, storage: str, weights: _Rows, inputs: list[Value], K: Value) -> list[Value]:
@@ -230,25 +232,38 @@ def mix(typing: Any, kind: Any, width: Any, v: Any, v_row: Any, soon: Any, p: An
 
 
 @intrinsic
-def put(typing: Any, kind: Any, address: Any, index: Any, value: Any) -> Any:
-    """Stores a float32 as the kind's `index`-th number from an address, rounded to nearest even."""
-    storage = _NAMES[str(kind.dtype)]
-    signature = types.void(kind, types.int64, types.int64, types.float32)
+def keep(typing: Any, kind: Any, width: Any, address: Any, values: Any) -> Any:
+    """Stores float32 as the kind stores them, rounded to nearest even.
+
+    Args:
+        width: tuple whose length says how many, in vectors of 16.
+        address, values: where to, and where from.
+    """
+    storage, vectors = _NAMES[str(kind.dtype)], len(width)
 
     def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        _, address, index, value = arguments
-        place = b.add(address, b.mul(index, I64(SIZES[storage])))
-        if storage == "float16":
-            value = b.fptrunc(value, HALF)
-        elif storage == "bfloat16":
-            bits = b.bitcast(value, I32)
-            odd = b.and_(b.lshr(bits, I32(16)), I32(1))
-            rounded = b.trunc(b.lshr(b.add(b.add(bits, I32(0x7FFF)), odd), I32(16)), I16)
-            value = b.select(b.fcmp_unordered("uno", value, value), I16(0x7FC0), rounded)
-        b.store(value, b.inttoptr(place, value.type.as_pointer()), align=SIZES[storage])
+        _, _, address, values = arguments
+        for part in range(vectors):
+            value = _stored(b, load_vector(b, b.add(values, I64(4 * LANES * part)), FLOAT, LANES), storage)
+            place = b.add(address, I64(SIZES[storage] * LANES * part))
+            b.store(value, b.inttoptr(place, value.type.as_pointer()), align=SIZES[storage])
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(kind, width, types.int64, types.int64), generate
+
+
+def _stored(b: Any, value: Value, storage: str) -> Value:
+    if storage == "float16":
+        return b.fptrunc(value, vector_type(HALF, LANES))
+    if storage == "bfloat16":
+        whole, short = vector_type(I32, LANES), vector_type(I16, LANES)
+        shift = ir.Constant(whole, [16] * LANES)
+        bits = b.bitcast(value, whole)
+        odd = b.and_(b.lshr(bits, shift), ir.Constant(whole, [1] * LANES))
+        rounded = b.lshr(b.add(b.add(bits, ir.Constant(whole, [0x7FFF] * LANES)), odd), shift)
+        missing = ir.Constant(short, [0x7FC0] * LANES)
+        return b.select(b.fcmp_unordered("uno", value, value), missing, b.trunc(rounded, short))
+    return value
 
 
 @intrinsic
