@@ -37,6 +37,8 @@ _PATHS = {
     "together.one_tokens_per_second": ("one chunk: tokens/s", "", 1),
     "together.all_tokens_per_second": ("chunks side by side: tokens/s", "", 1),
     "together.ratio": ("of those, times one chunk", "×", 2),
+    "together.most_tokens_per_second": ("twice as many: tokens/s", "", 1),
+    "together.most_ratio": ("of those, times one chunk", "×", 2),
     "streaming.first_seconds": ("streamed: first segment", "s", 1),
     "streaming.last_seconds": ("streamed: last segment", "s", 1),
 }
@@ -115,7 +117,8 @@ def _more(small: Figures, audio: str) -> str:
     together, streaming = small["together"], small["streaming"]
     return (
         f"{together['lines']} chunks decoded side by side at int8: {together['all_tokens_per_second']:.1f} tokens/s, "
-        f"{together['ratio']:.1f} × one chunk's {together['one_tokens_per_second']:.1f}. One chunk of {audio} streamed "
+        f"{together['ratio']:.1f} × one chunk's {together['one_tokens_per_second']:.1f}; {together['most_lines']}: "
+        f"{together['most_ratio']:.1f} ×. One chunk of {audio} streamed "
         f"at `{streaming['effort']}`: the first {streaming['first_audio_seconds']:.1f} s sound after "
         f"{streaming['first_seconds']:.1f} s and the last after {streaming['last_seconds']:.1f} s; unstreamed, all do "
         f"after {streaming['whole_seconds']:.1f} s."

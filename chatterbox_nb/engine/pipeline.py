@@ -29,8 +29,8 @@ from chatterbox_nb.precision.plan import BYTES
 
 # Where each stage of a chunk begins, as a part of the chunk's work: roughly, for estimates of time left.
 _STAGE_START = {"tokens": 0.0, "mel": 0.5, "wave": 0.92, "watermark": 0.98, "end": 1.0}
-# Chunks decoded side by side: with four and guidance, eight rows, a step takes twice the time of one chunk's.
-_MOST_AT_ONCE = 4
+# Chunks decoded side by side: with eight and guidance, 16 rows, a step takes two to three times as long as one chunk's.
+_MOST_AT_ONCE = 8
 # A smaller T3 than this is not bound by the reading of its weights, and gains nothing side by side.
 _SMALLEST_PARAMETERS = 50_000_000
 _PART_OF_FREE = 0.5  # of the free memory, for keys and values

@@ -22,7 +22,7 @@ _LINE = 8  # int64 in a cache line
 _PARTS = 4  # of a phase, for each thread
 # Rows of weights and of activations that are multiplied in one go: as many sums as fit the registers.
 _BLOCK, _GROUPS = 4, (1, 2, 4)
-_FEW = 2  # rows of activations that tiles (AMX) are no faster for
+_FEW = 4  # rows of activations that tiles (AMX) are no faster for
 
 
 @dataclass(frozen=True)
