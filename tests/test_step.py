@@ -18,7 +18,7 @@ from chatterbox_nb.engine.nets import step
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.stepper import Place, Stepper, kept_as
 from chatterbox_nb.engine.nets.t3 import T3
-from chatterbox_nb.precision.kernels import vector
+from chatterbox_nb.precision.kernels import tiles, vector
 
 pytestmark = pytest.mark.skipif(bool(HERE.unfused), reason=HERE.unfused)
 # How far from torch's layers, relative: theirs compute in the dtype, the step adds up in float32. int8 has 16 bits of
@@ -55,7 +55,9 @@ def distance(found: Tensor, wanted: Tensor) -> float:
         ("fp32", 8),
         ("int8", 1),
         ("int8", 2),
+        ("int8", 5),
         ("int8", 8),
+        ("int8", 12),
         ("fp16", 2),
         ("bf16", 2),
     ],
@@ -121,6 +123,22 @@ def test_a_row_is_the_same_to_the_bit_whatever_is_beside_it(demo: Callable[..., 
             with Stepper(t3, 1) as stepper:
                 alone = stepper(x[row : row + 1], places[row : row + 1])
             assert torch.equal(alone[0], together[row])
+
+
+@pytest.mark.skipif(not tiles.available("int8"), reason="the processor has no AMX")
+@pytest.mark.parametrize("rows", [5, 8, 12])
+def test_tiles_give_what_other_instructions_give_to_the_bit(demo: Callable[..., Model], rows: int) -> None:
+    t3 = demo("int8").t3
+    with torch.inference_mode():
+        _, ours = cached(t3, rows, 13, 20)
+        x, places = embedded(t3, rows, 1), [Place(ours, row, 13) for row in range(rows)]
+        found = []
+        for tiled in (True, False):
+            with Stepper(t3, 2) as stepper:
+                assert stepper.tiles
+                stepper.tiles = tiled
+                found.append(stepper(x, places).clone())
+        assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

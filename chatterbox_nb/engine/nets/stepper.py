@@ -63,6 +63,8 @@ class Stepper:
     Args:
         t3: on the CPU; its linear layers plain int8, or all of one dtype. Its weights must stay where they are.
         threads: how many work on a step, the calling one among them.
+
+    `tiles` tells whether more than four rows of int8 are multiplied in tiles (AMX).
     """
 
     def __init__(self, t3: T3, threads: int) -> None:
@@ -78,7 +80,7 @@ class Stepper:
         )
         kinds = (_storage(layers[0].ffn.down), _storage(t3.head), str(kept_as(t3)).removeprefix("torch."))
         self._kinds = tuple(map(vector.kind, kinds))
-        self._tiles = kinds[0] == "int8" and t3.dims.width % 64 == t3.dims.ffn % 64 == 0 and tiles.available("int8")
+        self.tiles = kinds[0] == "int8" and t3.dims.width % 64 == t3.dims.ffn % 64 == 0 and tiles.available("int8")
         self._rows = self._longest = 0
         self._helpers: list[threading.Thread] = []
         self._phase = 0
@@ -110,7 +112,7 @@ class Stepper:
         Returns:
             logits `[M, V]`, float32, good until the next call.
         """
-        tiled = self._tiles and len(places) > _FEW
+        tiled = self.tiles and len(places) > _FEW
         group = next((size for size in _GROUPS if size >= len(places)), _GROUPS[-1])
         together = tiles.ROWS if tiled else group
         rows = -(-len(places) // together) * together
