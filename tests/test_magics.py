@@ -547,7 +547,7 @@ def test_an_interrupt_that_lands_while_the_line_is_drawn_is_no_other(
 
     def draw_and_interrupt(progress: Progress | None, elapsed: float, left: float | None = None) -> str:
         nonlocal interrupted
-        if not interrupted and progress is not None and progress.chunk == 1:
+        if not interrupted and progress is not None and progress.chunk >= 1:
             interrupted = True
             signal.raise_signal(signal.SIGINT)
         return draw(progress, elapsed, left)
