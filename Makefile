@@ -49,7 +49,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not weights and not full and not gpu and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not weights and not full and not gpu and not browser and not more"
 	CHATTERBOX_NB_MODEL=demo $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 300 -p no:xdist notebooks
 
 test-browser: $(READY)

@@ -59,7 +59,7 @@ def test_after_another_voice_it_is_the_same() -> None:
     assert digest(tts.speak(TEXT, seed=7, voice=(samples, 24_000))) == b
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.more), "int8"])
 def test_in_a_fresh_process_it_is_the_same(first: dict[str, str], precision: str) -> None:
     code = (
         "import hashlib, chatterbox_nb as tts; "

@@ -6,7 +6,7 @@ import gc
 import re
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,16 @@ TAKE_STAGES: dict[str, tuple[Any, str]] = {
 HELD: list[weakref.ref[torch.Tensor]] = []
 
 
+def each_with_each(stages: Iterable[str], kinds: Iterable[str]) -> list[Any]:
+    """Every pair; in `make test` each stage with one kind, and each kind with a stage."""
+    names = list(kinds)
+    return [
+        pytest.param(stage, kind, marks=() if (i - k) % len(names) == 0 else pytest.mark.more)
+        for i, stage in enumerate(stages)
+        for k, kind in enumerate(names)
+    ]
+
+
 @pytest.fixture(autouse=True)
 def held() -> Iterator[None]:
     HELD.clear()
@@ -88,8 +98,7 @@ def nothing_is_kept() -> bool:
     return bool(HELD) and all(ref() is None for ref in HELD)
 
 
-@pytest.mark.parametrize("kind", ERRORS)
-@pytest.mark.parametrize("stage", TAKE_STAGES)
+@pytest.mark.parametrize(("stage", "kind"), each_with_each(TAKE_STAGES, ERRORS))
 def test_a_take_that_runs_out_leaves_the_model_speaking(
     loaded: manager.Manager, stage: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,8 +119,7 @@ def test_a_take_that_runs_out_leaves_the_model_speaking(
     assert np.array_equal(tts.speak(SENTENCE, seed=1).samples, before.samples)
 
 
-@pytest.mark.parametrize("kind", ERRORS)
-@pytest.mark.parametrize("stage", LOAD_STAGES)
+@pytest.mark.parametrize(("stage", "kind"), each_with_each(LOAD_STAGES, ERRORS))
 def test_a_load_that_runs_out_leaves_the_old_model_speaking(
     loaded: manager.Manager, stage: str, kind: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

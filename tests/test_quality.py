@@ -59,6 +59,7 @@ def test_int8_costs_at_most_a_hundredth_with_each_kernel(fp32: Tensor, kernel: s
     assert cost <= LARGEST_COST
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kind", STORAGE["int8"]["t3"])
 def test_each_kind_of_layer_alone_costs_at_most_a_hundredth(fp32: Tensor, kind: str) -> None:
     off = tuple(row for row in int8_rows() if row != f"t3.{kind}")
