@@ -185,7 +185,7 @@ def test_panels_whose_cells_were_run_again_are_closed_but_for_the_last(kernel: K
 
 
 def test_one_that_somebody_holds_is_not_closed(kernel: Kernel) -> None:
-    kernel.ok("held = tts.panel('takes')")
+    kernel.ok("import chatterbox_nb as tts\nheld = tts.panel('takes')")
     kernel["held"]._board.root._view_count = 1
     kernel["held"]._board.root._view_count = 0
     for _ in range(6):

@@ -156,7 +156,7 @@ def test_a_magic_updates_every_open_panel_and_two_panels_agree(kernel: Kernel, u
 
 
 def test_one_that_is_opened_later_shows_the_truth(kernel: Kernel) -> None:
-    kernel.ok("%tts_load demo --precision int8\ntake = tts.speak('Hello there.', seed=5)")
+    kernel.ok("import chatterbox_nb as tts\n%tts_load demo --precision int8\ntake = tts.speak('Hello there.', seed=5)")
     panel = opened(kernel)
     until(lambda: panel.takes.list.children)
     assert "int8 on cpu" in words(panel.precision.loaded)
