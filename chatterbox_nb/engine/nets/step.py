@@ -16,7 +16,7 @@ from numba import types
 from chatterbox_nb.engine.nets.products import below_highest, exponentials, multiply, normalize, prepare
 from chatterbox_nb.precision.kernels import tiles
 from chatterbox_nb.precision.kernels.emit import compiled
-from chatterbox_nb.precision.kernels.shared import arrive, glance, take
+from chatterbox_nb.precision.kernels.shared import count_up, glance, take
 from chatterbox_nb.precision.kernels.vector import dot, keep, mix, total
 
 _compiled = compiled()
@@ -224,7 +224,7 @@ def _linear(
                 at, at_row = prepare(kind, tiled, x, work, thread, K)
         begin, end = _share(count, _together(tiled, block), part, parts)
         multiply(kind, tiled, block, rows, w, scale, 0, begin, end, K, at, at_row, work, thread, y, add)
-        arrive(work.sync.ctypes.data + 8 * DONE)
+        count_up(work.sync.ctypes.data + 8 * DONE)
         part = _claim(work.sync, phase, parts)
     return phase + 1
 
@@ -247,7 +247,7 @@ def _gated(
         multiply(kind, tiled, block, rows, w, scale, 0, begin, end, D, at, at_row, work, thread, work.hidden, False)
         multiply(kind, tiled, block, rows, w, scale, hidden, begin, end, D, at, at_row, work, thread, work.up, False)
         _gate(work.hidden, work.up, begin, end, work.scores[thread], work.powers[thread])
-        arrive(work.sync.ctypes.data + 8 * DONE)
+        count_up(work.sync.ctypes.data + 8 * DONE)
         part = _claim(work.sync, phase, parts)
     return phase + 1
 
@@ -262,7 +262,7 @@ def _attention(kept: Any, width: Any, cached: Any, layer: int, work: Any, thread
         for pair in range(begin, end):
             if cached.keys[pair // heads]:
                 _attend(kept, width, cached, layer, work, pair, end, thread)
-        arrive(work.sync.ctypes.data + 8 * DONE)
+        count_up(work.sync.ctypes.data + 8 * DONE)
         part = _claim(work.sync, phase, parts)
     return phase + 1
 

@@ -19,13 +19,15 @@ from numba import carray, types
 from torch import Tensor
 
 from chatterbox_nb.precision.kernels import tiles
-from chatterbox_nb.precision.kernels.emit import called_from_c, compiled
+from chatterbox_nb.precision.kernels.emit import LANES, called_from_c, compiled
 from chatterbox_nb.precision.kernels.shared import count_up, pointer
+from chatterbox_nb.precision.kernels.vector import keep, kind
 
 WIDTH = 64  # of a head in tiles; a narrower one is filled up with zeros
 _NARROWEST = 32  # with a narrower one a query's tile would reach past its row
 QUERIES = 32  # that are answered in one go, and no fewer frames can be
 _compiled = compiled()
+_KIND = kind("bfloat16")
 # What a call tells its threads, int64 each: addresses, sizes, how many parts are taken, how many threads have come.
 _QKV, _OUT, _WORK, _LENGTH, _SETUP, _ROWS, _FRAMES, _HEADS, _WIDTH, _TAKEN, _COME, _TOLD = range(12)
 
@@ -79,10 +81,8 @@ def _finish(mixed: Any, sums: Any, width: int, out: Any) -> None:
         share, row, into = np.float32(1) / sums[q], mixed[q], out[q]
         for c in range(width):
             row[c] *= share
-        bits = row.view(np.uint32)
-        for c in range(width):
-            odd = (bits[c] >> np.uint32(16)) & np.uint32(1)
-            into[c] = np.uint16(np.uint32(bits[c] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+        for c in range(0, width, LANES):
+            keep(_KIND, (0,), into[c:].ctypes.data, row[c:].ctypes.data)
 
 
 @_compiled
@@ -139,10 +139,9 @@ def _enter(told: Any) -> None:
 
 
 @cache
-def _address() -> int:
-    """Where the compiled `_enter` is."""
-    found: int = called_from_c(types.void(types.voidptr))(_enter).address
-    return found
+def _entry() -> Any:
+    """The compiled `_enter`, which must be held for as long as its `address` is used."""
+    return called_from_c(types.void(types.voidptr))(_enter)
 
 
 def _length(frames: int) -> int:
@@ -165,5 +164,5 @@ def attention(qkv: Tensor, heads: int) -> Tensor:
         qkv.data_ptr(), out.data_ptr(), work.data_ptr(), length, setup.ctypes.data, rows, frames, heads,
         inner // (3 * heads),
     ]  # fmt: skip
-    _parallel()(_address(), told.ctypes.data, threads, 0)
+    _parallel()(_entry().address, told.ctypes.data, threads, 0)
     return out

@@ -12,17 +12,6 @@ from chatterbox_nb.precision.kernels.emit import I8, I64, call, widest_vectors
 
 
 @intrinsic
-def arrive(typing: Any, address: Any) -> Any:
-    """Adds one to an int64 that threads share."""
-
-    def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        b.atomic_rmw("add", b.inttoptr(arguments[0], I64.as_pointer()), I64(1), "seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
-@intrinsic
 def count_up(typing: Any, address: Any) -> Any:
     """Adds one to an int64 that threads share; gives what it was."""
 

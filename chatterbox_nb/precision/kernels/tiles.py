@@ -34,7 +34,6 @@ from chatterbox_nb.precision.kernels.emit import (
 )
 
 SIDE = 16  # rows of a tile, and 32-bit numbers in a row
-DEPTH = 32  # bfloat16 numbers in a row
 ROWS = 8  # of activations whose products fit a tile: each number is two bytes, high and low
 BLOCK = 32  # rows of weights in one go
 BYTES = 64  # of a row of a tile
@@ -42,8 +41,7 @@ SETUP = 64  # bytes that say how tiles are set up
 
 _LANES = ir.VectorType(FLOAT, SIDE)
 _WHOLE = ir.VectorType(I32, SIDE)
-_ROW = 4 * SIDE  # bytes
-TILE = SIDE * _ROW
+TILE = SIDE * BYTES
 # 2 ** f for f from 0 to 1, to 1e-4: what comes after is bfloat16.
 _POWER = (0.99990029, 0.69632477, 0.22469316, 0.07896726)
 
@@ -70,7 +68,7 @@ def setup() -> Any:
     """Eight whole tiles, as `begin` takes them: uint8 `[64]`."""
     config = np.zeros(SETUP, np.uint8)
     config[0] = 1  # palette
-    config[16:32] = [_ROW, 0] * 8
+    config[16:32] = [BYTES, 0] * 8
     config[48:56] = SIDE
     return config
 
@@ -143,7 +141,7 @@ def spread(typing: Any, rows: Any, row: Any, blocks: Any, out: Any) -> Any:
             ]
             columns = [b.bitcast(b.trunc(each, bytes_), _WHOLE) for each in (*high, *found)]
             for line, vector in enumerate(_turned(b, columns)):
-                into = b.add(out, b.add(b.mul(index, I64(TILE)), I64(line * _ROW)))
+                into = b.add(out, b.add(b.mul(index, I64(TILE)), I64(line * BYTES)))
                 b.store(vector, b.inttoptr(into, vector.type.as_pointer()), align=4)
             return []
 
@@ -185,7 +183,7 @@ def products(typing: Any, w: Any, w_row: Any, x: Any, blocks: Any, soon: Any, ou
 
         def one(index: Value, _: list[Value]) -> list[Value]:
             offset = b.mul(index, I64(BYTES))
-            _read(b, 4, b.add(x, b.mul(index, I64(TILE))), _ROW)
+            _read(b, 4, b.add(x, b.mul(index, I64(TILE))), BYTES)
             for total, place in ((0, b.add(w, offset)), (1, b.add(b.add(w, lower), offset))):
                 _read(b, 5 + total, place, w_row)
                 _do(b, "tdpbssd", [I8(total), I8(5 + total), I8(4)])
@@ -194,8 +192,8 @@ def products(typing: Any, w: Any, w_row: Any, x: Any, blocks: Any, soon: Any, ou
             return []
 
         loop(b, blocks, 1, [], one)
-        _write(b, 0, out, _ROW)
-        _write(b, 1, b.add(out, I64(TILE)), _ROW)
+        _write(b, 0, out, BYTES)
+        _write(b, 1, b.add(out, I64(TILE)), BYTES)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), generate
@@ -214,15 +212,15 @@ def settle(typing: Any, counts: Any, scale: Any, steps: Any, y: Any, y_row: Any,
         wide, none = ir.VectorType(I64, SIDE), _filled(_LANES, 0.0)
         for half in range(BLOCK // SIDE):
             place = b.add(counts, I64(half * TILE))
-            rows = [load_vector(b, b.add(place, I64(line * _ROW)), I32, SIDE) for line in range(SIDE)]
+            rows = [load_vector(b, b.add(place, I64(line * BYTES)), I32, SIDE) for line in range(SIDE)]
             columns = _turned(b, rows)
-            scales = load_vector(b, b.add(scale, I64(half * _ROW)), FLOAT, SIDE)
+            scales = load_vector(b, b.add(scale, I64(half * BYTES)), FLOAT, SIDE)
             for m in range(ROWS):
                 high, low = (b.sext(columns[at], wide) for at in (m, ROWS + m))
                 whole = b.sitofp(b.add(b.shl(high, _filled(wide, 8)), low), _LANES)
                 step = b.load(b.inttoptr(b.add(steps, I64(4 * m)), FLOAT.as_pointer()), align=4)
                 value = b.fmul(b.fmul(whole, scales), _everywhere(b, step))
-                into = b.add(y, b.add(b.mul(y_row, I64(m)), I64(half * _ROW)))
+                into = b.add(y, b.add(b.mul(y_row, I64(m)), I64(half * BYTES)))
                 before = b.select(add, load_vector(b, into, FLOAT, SIDE), none)
                 b.store(b.fadd(before, value), b.inttoptr(into, _LANES.as_pointer()), align=4)
         return context.get_dummy_value()
@@ -246,12 +244,12 @@ def scores(typing: Any, query: Any, query_row: Any, keys: Any, blocks: Any, out:
         # Tiles 4 and 5 are both halves of the first 16 queries, 6 and 7 of the others.
         for tile, place in ((4, query), (6, b.add(query, lower))):
             _read(b, tile, place, query_row)
-            _read(b, tile + 1, b.add(place, I64(2 * DEPTH)), query_row)
+            _read(b, tile + 1, b.add(place, I64(BYTES)), query_row)
 
         def one(index: Value, _: list[Value]) -> list[Value]:
-            place, into = b.add(keys, b.mul(index, I64(2 * TILE))), b.add(out, b.mul(index, I64(_ROW)))
-            _read(b, 2, place, _ROW)
-            _read(b, 3, b.add(place, I64(TILE)), _ROW)
+            place, into = b.add(keys, b.mul(index, I64(2 * TILE))), b.add(out, b.mul(index, I64(BYTES)))
+            _read(b, 2, place, BYTES)
+            _read(b, 3, b.add(place, I64(TILE)), BYTES)
             for half in (0, 1):
                 for total in (0, 1):
                     if half == 0:
@@ -284,22 +282,22 @@ def mixed(typing: Any, weights: Any, weights_row: Any, values: Any, blocks: Any,
                 _do(b, "tilezero", [I8(total)])
 
             def one(index: Value, _: list[Value], half: int = half) -> list[Value]:
-                row = b.add(weights, b.mul(index, I64(2 * DEPTH)))
+                row = b.add(weights, b.mul(index, I64(BYTES)))
                 place = b.add(values, b.add(b.mul(index, I64(4 * TILE)), I64(half * TILE)))
-                _read(b, 6, place, _ROW)
+                _read(b, 6, place, BYTES)
                 _read(b, 4, row, weights_row)
                 _multiply(b, 0, 4, 6)
                 _read(b, 5, b.add(row, lower), weights_row)
                 _multiply(b, 2, 5, 6)
-                _read(b, 7, b.add(place, I64(TILE)), _ROW)
+                _read(b, 7, b.add(place, I64(TILE)), BYTES)
                 _multiply(b, 1, 4, 7)
                 _multiply(b, 3, 5, 7)
                 return []
 
             loop(b, blocks, 1, [], one)
             for total in range(4):
-                place = (total // 2) * SIDE * 4 * _ROW + (half + total % 2) * _ROW
-                _write(b, total, b.add(out, I64(place)), 4 * _ROW)
+                place = (total // 2) * SIDE * 4 * BYTES + (half + total % 2) * BYTES
+                _write(b, total, b.add(out, I64(place)), 4 * BYTES)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5), generate
@@ -318,8 +316,8 @@ def softmax(typing: Any, given: Any, blocks: Any, factor: Any, out: Any) -> Any:
         given, blocks, factor, out = arguments
 
         def vectors(index: Value) -> list[Value]:
-            place = b.add(given, b.mul(index, I64(2 * _ROW)))
-            return [load_vector(b, b.add(place, I64(part * _ROW)), FLOAT, SIDE) for part in (0, 1)]
+            place = b.add(given, b.mul(index, I64(2 * BYTES)))
+            return [load_vector(b, b.add(place, I64(part * BYTES)), FLOAT, SIDE) for part in (0, 1)]
 
         def higher(index: Value, found: list[Value]) -> list[Value]:
             pairs = zip(vectors(index), found, strict=True)
