@@ -175,7 +175,7 @@ def test_memory_reads_the_process_and_the_models_tensors(loaded: manager.Manager
 MEMORY_PROGRAM = """
 import sys, chatterbox_nb as tts
 from chatterbox_nb import usage
-tts.load("demo", precision="int8"); tts.speak("Hello.", seed=1); tts.unload()
+tts.load(source=sys.argv[1], precision="fp32"); tts.unload()
 before = usage.process_bytes()
 for _ in range(3):
     report = tts.load(source=sys.argv[1], precision="fp32")
@@ -188,7 +188,10 @@ _HEAP_TOP = 64 << 20
 
 
 def test_unload_gives_the_memory_back(tmp_path: Path) -> None:
-    """A model with 250 MB of weights, loaded thrice: what is left is the allocator's own, and does not add up."""
+    """250 MB of weights, loaded thrice: what is left is the allocator's own, and does not add up.
+
+    The first load is not counted: where nothing is compiled yet, the compiler's own memory stays.
+    """
     wide = replace(
         synthetic.TINY,
         name="wide",
@@ -201,7 +204,7 @@ def test_unload_gives_the_memory_back(tmp_path: Path) -> None:
     for line in found.stdout.splitlines():
         weights, held, left = map(int, line.split())
         assert weights > 200_000_000
-        assert held > 0.9 * weights
+        assert held > 0.9 * weights - _HEAP_TOP  # which the first load may have left free
         assert left < _HEAP_TOP + 10_000_000
 
 
@@ -211,17 +214,21 @@ from chatterbox_nb import usage
 orders = ("int8", "fp16", "fp32", "bf16", "int8", "fp32", "fp16", "int8", "bf16", "fp32")
 for precision in orders: tts.load("demo", precision=precision)
 tts.speak("Hello.", seed=1)
-before = usage.process_bytes()
-for precision in orders:
-    assert tts.load("demo", precision=precision).plan.precision == precision
-print(usage.process_bytes() - before)
+for _ in range(3):
+    before = usage.process_bytes()
+    for precision in orders:
+        assert tts.load("demo", precision=precision).plan.precision == precision
+    print(usage.process_bytes() - before)
 """
 
 
 def test_ten_switches_do_not_grow() -> None:
-    """Through all precisions, in a process of its own: others' threads would keep memory of theirs."""
+    """Through all precisions, in a process of its own: others' threads would keep memory of theirs.
+
+    Thrice: what is lost adds up each time, what the allocator moves about does not.
+    """
     found = subprocess.run([sys.executable, "-c", SWITCHING_PROGRAM], capture_output=True, text=True, check=True)
-    assert int(found.stdout) < 12_000_000  # fp32 takes 27 MB, int8 7 MB
+    assert min(map(int, found.stdout.split())) < 6_000_000  # fp32 takes 27 MB, int8 7 MB
 
 
 def test_auto_keeps_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
