@@ -67,7 +67,7 @@ def test_int8_takes_what_is_claimed_first_and_from_disk(
     assert shipped <= 0.21
     assert own_fp32 <= 0.255
     assert own_fp16 <= 0.495
-    assert first["peak"] <= 1.3e9
+    assert first["peak"] <= 1.0e9  # its own copy is given back layer by layer, as the file takes its place
     assert kept["peak"] <= 0.95e9
 
 

@@ -7,13 +7,16 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from chatterbox_nb.checkpoint import cache as caches
 from chatterbox_nb.checkpoint import source
 from chatterbox_nb.checkpoint.cache import QuantizedCache
 from chatterbox_nb.engine import model as engine
@@ -22,7 +25,7 @@ from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.pipeline import Speaker
 from chatterbox_nb.engine.sampling import Sampling
 from chatterbox_nb.precision import device
-from chatterbox_nb.precision.layers import tensors_of
+from chatterbox_nb.precision.layers import Int8Linear, tensors_of
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 HERE = device.facts("cpu")
@@ -90,6 +93,30 @@ def test_every_weight_lies_in_the_file(tiny_folder: Path, cache: QuantizedCache,
     found = stored(model)
     assert any(tensor.dtype == torch.int8 and name.startswith("t3.") for name, tensor in found.items())
     assert [name for name, shared in inside(found, cache).items() if not shared] == []
+
+
+def test_a_layer_gives_its_own_copy_back_when_it_gets_the_files(
+    tiny_folder: Path, cache: QuantizedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layer by layer: a whole second copy would be the most memory that a first load takes."""
+    own: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+    read = caches.read
+
+    def watched(path: Path, key: str, modules: dict[str, Any], *rest: Any, **options: Any) -> None:
+        for module in modules.values():
+            own.extend(weakref.ref(layer.packed[0]) for layer in module.modules() if isinstance(layer, Int8Linear))
+
+        def count(progress: object) -> None:
+            alive.append(sum(reference() is not None for reference in own))
+
+        read(path, key, modules, *rest, observer=count, **options)
+
+    monkeypatch.setattr(caches, "read", watched)
+    assert load(tiny_folder, cache).report.cache == "written"
+    assert own
+    assert alive[-1] == 0
+    assert any(0 < count < len(own) for count in alive)
 
 
 def test_two_processes_hold_it_once(tiny_folder: Path, cache: QuantizedCache) -> None:

@@ -30,7 +30,7 @@ from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import DTYPES, TensorFile, make_header
 from chatterbox_nb.errors import TensorError
 from chatterbox_nb.events import CancelToken, Observer, Progress
-from chatterbox_nb.precision.layers import finish
+from chatterbox_nb.precision.layers import Int8Linear, finish
 from chatterbox_nb.precision.plan import Plan
 
 _FORMAT = "2"  # of these files; a change of how numbers are quantized, or of their names, is a new one
@@ -169,6 +169,8 @@ def read(
 
 
 def _assign(layer: nn.Module, name: str, tensor: Tensor) -> None:
+    if isinstance(layer, Int8Linear) and name == "weight_int8":
+        layer.packed = None  # it may hold the weights that are replaced here
     if name in layer._parameters:
         layer._parameters[name] = nn.Parameter(tensor, requires_grad=False)
     else:
