@@ -30,7 +30,7 @@ from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import DTYPES, TensorFile, make_header
 from chatterbox_nb.errors import TensorError
 from chatterbox_nb.events import CancelToken, Observer, Progress
-from chatterbox_nb.precision.layers import Int8Linear, finish
+from chatterbox_nb.precision.layers import finish
 from chatterbox_nb.precision.plan import Plan
 
 _FORMAT = "2"  # of these files; a change of how numbers are quantized, or of their names, is a new one
@@ -152,6 +152,8 @@ def read(
             raise TensorError(f"{path} holds other tensors than this model has.")
         total = sum(entry.length for entry in file.entries.values())
         done, sums = 0, {}
+        for module in modules.values():
+            module.requires_grad_(False)
         for name, entry in sorted(file.entries.items(), key=lambda item: item[1].offset):
             if cancel is not None:
                 cancel.check()
@@ -159,19 +161,11 @@ def read(
             sums[name] = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data)
             component, _, rest = name.partition(".")
             layer, _, last = rest.rpartition(".")
-            _assign(modules[component].get_submodule(layer), last, tensor.to(device))
+            own = {last: tensor.to(device)}
+            modules[component].get_submodule(layer).load_state_dict(own, strict=False, assign=True)
             done += entry.length
             observer(Progress("weights", done, total, fraction=done / total, detail=f"{component}, from the cache"))
         if file.metadata.get("checksum") != _combined(sums):
             raise TensorError(f"{path} is damaged: its checksum is another.")
     for module in modules.values():
         finish(module)
-
-
-def _assign(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    if isinstance(layer, Int8Linear) and name == "weight_int8":
-        layer.packed = None  # it may hold the weights that are replaced here
-    if name in layer._parameters:
-        layer._parameters[name] = nn.Parameter(tensor, requires_grad=False)
-    else:
-        layer._buffers[name] = tensor
