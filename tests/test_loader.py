@@ -14,24 +14,29 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import SENTENCE
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from chatterbox_nb.checkpoint import loader, reference
+from chatterbox_nb.checkpoint import loader, reference, source, tensorfile
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.loader import Fill, check_file, plain_fills
 from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.synthetic import TINY
-from chatterbox_nb.checkpoint.tensorfile import TensorFile
+from chatterbox_nb.checkpoint.tensorfile import ROWS, TensorFile, read_all
 from chatterbox_nb.engine import flow
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.nets.t3 import T3
+from chatterbox_nb.engine.noise import StageNoise
+from chatterbox_nb.engine.oracle import Package
+from chatterbox_nb.engine.pipeline import Speaker, SpokenChunk
+from chatterbox_nb.engine.sampling import Sampling
 from chatterbox_nb.errors import Cancelled, CheckpointError, SourceError, TensorError
 from chatterbox_nb.events import CancelToken, Progress
 from chatterbox_nb.precision import device
 from chatterbox_nb.precision.kernels import dequantize, get
-from chatterbox_nb.precision.layers import convert, quantize
+from chatterbox_nb.precision.layers import convert, quantize, tensors_of
 from chatterbox_nb.precision.plan import TensorInfo
 
 pytestmark = pytest.mark.xdist_group("loader")
@@ -346,7 +351,7 @@ def test_gate_and_up_are_one_matrix(tiny: Model, stored: dict[str, dict[str, Ten
 @pytest.mark.parametrize("kernel", ["plain", "auto"])
 def test_a_fused_matrix_in_int8_is_the_quantized_fused_matrix(demo: Callable[..., Model], kernel: str) -> None:
     model = demo("int8", kernel)
-    tensors = load_file(model.files.path("t3"))
+    tensors = read_all(model.files.path("t3"))
     parts = [tensors[f"tfmr.layers.0.self_attn.{part}_proj.weight"] for part in "qkv"]
     weight, scale = quantize(torch.cat(parts))
     layer: Any = model.t3.backbone.layers[0].attention.qkv  # type: ignore[union-attr]
@@ -469,6 +474,105 @@ def test_two_loads_are_equal_and_share_nothing(tiny: Model) -> None:
         for place, tensor in module.state_dict().items():
             assert torch.equal(tensor, theirs[place])
             assert not tensor.numel() or tensor.data_ptr() != theirs[place].data_ptr()
+
+
+# A checkpoint whose equal rows are stored once
+
+SHARED = {"t3": ("speech_emb.weight", "speech_head.weight"), "s3gen": ("flow.input_embedding.weight",)}
+
+
+@pytest.fixture(scope="module")
+def both_forms(demo: Callable[..., Model], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Files]]:
+    """The demo voice with one row for all codes that a sentence does not need: plain, and with shared rows."""
+    model = demo()
+    voice = model.builtin_voice()
+    used = {*spoken(model).tokens, *voice.t3_prompt.flatten().tolist(), *voice.prompt_tokens.flatten().tolist()}
+    unused = [code for code in range(model.spec.s3gen.codes) if code not in used]
+    folders = {form: tmp_path_factory.mktemp(form) for form in ("plain", "shared")}
+    for folder in folders.values():
+        for path in model.files.paths.values():
+            (folder / path.name).write_bytes(path.read_bytes())
+        (folder / "config.json").write_text(model.spec.to_json())
+    for role, names in SHARED.items():
+        tensors = read_all(model.files.path(role))
+        for name in names:
+            tensors[name][unused] = tensors[name][unused].mean(0)
+        tensorfile.save(folders["plain"] / model.files.path(role).name, tensors)
+        tensorfile.save(folders["shared"] / model.files.path(role).name, tensors, shared=names)
+    return {form: source.find(source=folder) for form, folder in folders.items()}
+
+
+def spoken(model: Model) -> SpokenChunk:
+    with torch.inference_mode():
+        (chunk,) = Speaker(model, model.builtin_voice(), Sampling(), 0.5, StageNoise(7), [SENTENCE])
+    return chunk
+
+
+def test_shared_rows_take_less_of_the_disk(both_forms: dict[str, tuple[Any, Files]]) -> None:
+    (_, plain), (_, shared) = both_forms["plain"], both_forms["shared"]
+    for role, factor in (("t3", 0.5), ("s3gen", 0.9)):
+        assert shared.path(role).stat().st_size < factor * plain.path(role).stat().st_size
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_shared_rows_load_to_the_same_model_to_the_bit(
+    both_forms: dict[str, tuple[Any, Files]], precision: str
+) -> None:
+    one, other = (engine.load(*both_forms[form], precision, device.facts("cpu")) for form in ("plain", "shared"))
+    for component, module in one.modules().items():
+        theirs = tensors_of(other.modules()[component])
+        for name, tensor in tensors_of(module).items():
+            mine, found = (it.to_dense() if it.is_mkldnn else it for it in (tensor, theirs[name]))
+            assert torch.equal(mine, found), name
+    assert one.report.weights == other.report.weights, "the hash is of the published tensors"
+    assert one.report.bytes == other.report.bytes
+    first, second = spoken(one), spoken(other)
+    assert first.finish == "stop"
+    assert first.tokens == second.tokens
+    assert (first.samples == second.samples).all()
+
+
+def test_the_package_is_filled_from_shared_rows(both_forms: dict[str, tuple[Any, Files]]) -> None:
+    one, other = (Package(*both_forms[form]).tts for form in ("plain", "shared"))
+    for component in ("t3", "s3gen", "ve"):
+        theirs = getattr(other, component).state_dict()
+        for name, tensor in getattr(one, component).state_dict().items():
+            assert torch.equal(tensor, theirs[name]), name
+
+
+def test_progress_counts_the_published_bytes(both_forms: dict[str, tuple[Any, Files]]) -> None:
+    totals = []
+    for spec, files in both_forms.values():
+        told: list[Progress] = []
+        engine.load(spec, files, "int8", device.facts("cpu"), observer=told.append)
+        totals.append([step.total for step in told if step.stage == "weights" and step.done][-1])
+    assert totals[0] == totals[1]
+
+
+def test_quantized_rows_are_filled_from_shared_ones(tmp_path: Path) -> None:
+    """Stretches of one fused matrix, from a file with shared rows and one without."""
+    parts = {name: torch.randn(2, 3)[[0, 1, 1, 0]] for name in "abc"}
+    tensorfile.save(tmp_path / "parts", parts, shared=["a", "c"])
+    module = on_meta(lambda: nn.Sequential(nn.Linear(3, 12, bias=False)))
+    convert(module, {"0": "int8"}, lambda name: get("plain"))
+    fills = [Fill("0.weight", (name,), (4 * i, 4 * i + 4)) for i, name in enumerate("abc")]
+    with TensorFile(tmp_path / "parts") as file:
+        loader.load(module, file, fills, CPU)
+    layer: Any = module[0]  # type: ignore[index]
+    weight, scale = quantize(torch.cat([parts[name] for name in "abc"]))
+    assert torch.equal(layer.plain()[0], weight)
+    assert torch.equal(layer.plain()[1], scale)
+
+
+def test_a_shared_tensor_of_another_shape_is_told_by_its_published_one(tmp_path: Path) -> None:
+    tensorfile.save(tmp_path / "file", {**whole(), "a.weight": torch.zeros(5, 3)}, shared=["a.weight"])
+    with TensorFile(tmp_path / "file") as file:
+        assert "'a.weight' is [5, 3], not [4, 3]." in refusal(file)
+
+
+def test_no_published_name_ends_as_a_companions(demo: Callable[..., Model]) -> None:
+    for spec in (TINY, demo().spec):
+        assert not [tensor for tensor in inventory(spec, reference.build(spec)) if tensor.name.endswith(ROWS)]
 
 
 # Stopping

@@ -12,13 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load, save, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
-from chatterbox_nb.checkpoint.tensorfile import DTYPES, Entry, TensorFile, make_header
-from chatterbox_nb.errors import SourceError
-
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+from chatterbox_nb.checkpoint import tensorfile
+from chatterbox_nb.checkpoint.tensorfile import DTYPE_NAMES as NAMES
+from chatterbox_nb.checkpoint.tensorfile import DTYPES, Entry, TensorFile, make_header, read_all, share_rows
+from chatterbox_nb.errors import SourceError, TensorError
 
 
 def some_tensors() -> dict[str, Tensor]:
@@ -337,3 +337,199 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     folder = tmp_path / "folder.safetensors"
     folder.mkdir()
     refusal(folder)
+
+
+# Rows stored once
+
+
+def repeated(dtype: torch.dtype = torch.float16) -> Tensor:
+    """Seven rows, three of them distinct: c a b a a c b."""
+    distinct = torch.arange(3 * 5).view(3, 5) % (2 if dtype == torch.bool else 100)
+    distinct[1, 0] = distinct[0, 0]
+    return distinct[[2, 0, 1, 0, 0, 2, 1]].to(dtype)
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+
+
+@pytest.fixture
+def shared_path(tmp_path: Path) -> Path:
+    """A file with a matrix of shared rows between two other tensors."""
+    path = tmp_path / "shared.safetensors"
+    tensorfile.save(path, {"a": torch.ones(2), "m": repeated(), "z": torch.zeros(3, 2)}, shared=["m"])
+    return path
+
+
+def test_each_row_is_stored_once_in_the_order_they_come() -> None:
+    stored, rows = share_rows(repeated())
+    assert torch.equal(stored, repeated()[:3])
+    assert rows.tolist() == [0, 1, 2, 1, 1, 0, 2]
+
+
+def test_rows_of_other_bits_are_other_rows() -> None:
+    """0 and -0 are equal and not the same; a NaN is the same as itself."""
+    matrix = torch.tensor([[0.0, 1.0], [-0.0, 1.0], [torch.nan, 1.0], [torch.nan, 1.0]])
+    stored, rows = share_rows(matrix)
+    assert rows.tolist() == [0, 1, 2, 2]
+    assert same_bits(stored[rows.int()], matrix)
+
+
+def test_what_does_not_lie_in_rows_in_memory_is_shared_all_the_same() -> None:
+    matrix = repeated().t().contiguous().t()
+    stored, rows = share_rows(matrix)
+    assert len(stored) == 3
+    assert torch.equal(stored[rows.int()], matrix)
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(32_768, torch.int16), (32_769, torch.int32)])
+def test_rows_are_numbered_in_the_smallest_type_that_can(tmp_path: Path, count: int, dtype: torch.dtype) -> None:
+    matrix = torch.arange(count, dtype=torch.int32).view(count, 1)
+    assert share_rows(matrix)[1].dtype == dtype
+    tensorfile.save(tmp_path / "many", {"m": matrix}, shared=["m"])
+    assert torch.equal(read_all(tmp_path / "many")["m"], matrix)
+
+
+@pytest.mark.parametrize("shape", [(3,), (), (2, 3, 4)])
+def test_only_a_matrix_can_share_rows(shape: tuple[int, ...]) -> None:
+    with pytest.raises(TensorError, match=r"Only a matrix can share rows, and this tensor is \["):
+        share_rows(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+def test_shared_rows_are_read_back_to_the_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensorfile.save(tmp_path / "shared", {"m": repeated(dtype)}, shared=["m"])
+    with TensorFile(tmp_path / "shared") as file:
+        assert same_bits(file.read("m"), repeated(dtype))
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (1, 1), (5, 1)])
+def test_few_rows_or_none_are_read_back_too(tmp_path: Path, shape: tuple[int, int]) -> None:
+    tensorfile.save(tmp_path / "shared", {"m": torch.ones(shape)}, shared=["m"])
+    assert torch.equal(read_all(tmp_path / "shared")["m"], torch.ones(shape))
+
+
+def test_the_file_holds_the_distinct_rows_and_where_each_goes(shared_path: Path) -> None:
+    held = load_file(shared_path)
+    assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in held.items()} == {
+        "a": (torch.float32, (2,)),
+        "m": (torch.float16, (3, 5)),
+        "m.rows": (torch.int16, (7,)),
+        "z": (torch.float32, (3, 2)),
+    }
+
+
+def test_an_entry_tells_the_published_shape_and_hides_the_companion(shared_path: Path) -> None:
+    with TensorFile(shared_path) as file:
+        entry = file.entries["m"]
+        assert set(file.entries) == {"a", "m", "z"}
+        assert entry == Entry(torch.float16, (7, 5), entry.offset, 7 * 5 * 2)
+        stored = shared_path.read_bytes()[entry.offset : entry.offset + 3 * 5 * 2]
+        assert stored == bytes(repeated()[:3].view(torch.uint8).flatten().tolist())
+
+
+def test_shared_rows_are_put_together_in_memory_of_their_own(shared_path: Path) -> None:
+    with TensorFile(shared_path) as file:
+        first, second, viewed = file.read("m"), file.read("m"), file.view("m")
+        first.zero_()
+        assert torch.equal(second, repeated())
+        assert torch.equal(viewed, repeated())
+        assert second.untyped_storage().nbytes() == file.entries["m"].length
+
+
+def test_nothing_is_put_together_before_it_is_read(tmp_path: Path) -> None:
+    """A 6 MB file whose tensor has 4 TB."""
+    path = tmp_path / "large.safetensors"
+    rows = torch.zeros(1_000_000, dtype=torch.int16)
+    save_file({"m": torch.zeros(1, 1_000_000), "m.rows": rows}, path)
+    with TensorFile(path) as file:
+        assert file.entries["m"].length == 4_000_000_000_000
+
+
+def test_an_observer_is_given_the_same_bytes_as_of_the_plain_file(shared_path: Path, tmp_path: Path) -> None:
+    """So that a model's hash tells its weights, not how they are stored."""
+    plain = tmp_path / "plain.safetensors"
+    tensorfile.save(plain, read_all(shared_path))
+    assert bytes_told(shared_path) == bytes_told(plain)
+
+
+def bytes_told(path: Path) -> list[bytes]:
+    """What an observer is given of all tensors, read in the file's order."""
+    seen: list[bytes] = []
+    with TensorFile(path, lambda data: seen.append(bytes(data))) as file:
+        for name in sorted(file.entries, key=lambda name: file.entries[name].offset):
+            file.read(name)
+    return seen
+
+
+def test_without_shared_rows_a_file_is_the_one_safetensors_writes(path: Path, tmp_path: Path) -> None:
+    tensorfile.save(tmp_path / "ours", some_tensors())
+    assert (tmp_path / "ours").read_bytes() == path.read_bytes()
+
+
+def test_metadata_is_written(tmp_path: Path) -> None:
+    tensorfile.save(tmp_path / "with", {"m": repeated()}, shared=["m"], metadata={"format": "pt"})
+    with TensorFile(tmp_path / "with") as file:
+        assert file.metadata == {"format": "pt"}
+        assert torch.equal(file.read("m"), repeated())
+
+
+def test_all_that_is_read_can_be_saved_plain_by_safetensors(shared_path: Path, tmp_path: Path) -> None:
+    save_file(read_all(shared_path), tmp_path / "plain")
+    plain = load_file(tmp_path / "plain")
+    assert {name: tuple(tensor.shape) for name, tensor in plain.items()} == {"a": (2,), "m": (7, 5), "z": (3, 2)}
+    assert same_bits(plain["m"], repeated())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({"m.rows": torch.zeros(2, dtype=torch.int16)}, "'m.rows' tells the rows of 'm', which is not there"),
+        ({"m": 3, "m.rows": torch.tensor([0, 3], dtype=torch.int16)}, "'m.rows' names row 3 of 3"),
+        ({"m": 3, "m.rows": torch.tensor([0, -1], dtype=torch.int32)}, "'m.rows' names row -1 of 3"),
+        ({"m": 0, "m.rows": torch.tensor([0], dtype=torch.int16)}, "'m.rows' names row 0 of 0"),
+        ({"m": 3, "m.rows": torch.tensor([0, 1])}, "'m.rows' is I64, and rows are numbered in I16 or I32"),
+        ({"m": 3, "m.rows": torch.ones(2)}, "'m.rows' is F32, and rows are numbered in I16 or I32"),
+        (
+            {"m": 3, "m.rows": torch.zeros(2, 1, dtype=torch.int16)},
+            "'m.rows' is [2, 1] for a tensor [3, 4], and should be [V] for [R, D]",
+        ),
+        (
+            {"m": torch.zeros(3), "m.rows": torch.zeros(2, dtype=torch.int16)},
+            "'m.rows' is [2] for a tensor [3], and should be [V] for [R, D]",
+        ),
+        (
+            {"m": 3, "m.rows": torch.zeros(2, dtype=torch.int16), "m.rows.rows": torch.zeros(2, dtype=torch.int16)},
+            "'m.rows.rows' is [2] for a tensor [2], and should be [V] for [R, D]",
+        ),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused_when_a_file_is_opened(
+    tmp_path: Path, tensors: dict[str, Any], why: str
+) -> None:
+    path = tmp_path / "wrong.safetensors"
+    save_file({name: torch.zeros(it, 4) if isinstance(it, int) else it for name, it in tensors.items()}, path)
+    assert f": {why}. " in refusal(path)
+
+
+def test_shared_rows_that_are_cut_off_while_the_file_is_open_are_told(shared_path: Path) -> None:
+    with TensorFile(shared_path) as file:
+        with shared_path.open("r+b") as other:
+            other.truncate(file.entries["m"].offset + 4)
+        with pytest.raises(SourceError, match="ended while 'm' was read"):
+            file.read("m")
+
+
+def test_a_shared_name_that_is_no_tensor_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(TensorError) as caught:
+        tensorfile.save(tmp_path / "none", {"head.weight": repeated()}, shared=["head.weigth"])
+    assert str(caught.value) == (
+        "There is no tensor 'head.weigth' whose rows could be shared. Did you mean head.weight?"
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_name_that_would_be_read_as_a_companion_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(TensorError, match=r"'a\.rows' cannot be saved: names that end in \.rows"):
+        tensorfile.save(tmp_path / "none", {"a.rows": torch.zeros(2)})
+    assert not (tmp_path / "none").exists()

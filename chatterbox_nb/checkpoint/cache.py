@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from chatterbox_nb import events
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.source import Files
-from chatterbox_nb.checkpoint.tensorfile import DTYPES, TensorFile, make_header
+from chatterbox_nb.checkpoint.tensorfile import DTYPE_NAMES, DTYPES, TensorFile, make_header
 from chatterbox_nb.errors import TensorError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision.layers import finish
@@ -35,7 +35,6 @@ from chatterbox_nb.precision.plan import Plan
 
 _FORMAT = "2"  # of these files; a change of how numbers are quantized, or of their names, is a new one
 _KEPT = 4  # files of this many models and plans; the ones used longest ago go
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class QuantizedCache:
@@ -107,7 +106,7 @@ def _tensors(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
 
 def _write(out: BinaryIO, modules: Mapping[str, nn.Module], key: str) -> None:
     """Header, then each tensor at its place; the header again, with the checksums, once they are known."""
-    listed = [(name, _NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in _tensors(modules)]
+    listed = [(name, DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in _tensors(modules)]
     metadata = {"chatterbox_nb": _FORMAT, "key": key, "checksum": "0" * 8}
     header, order = make_header(listed, metadata, aligned=True)
     lengths = {name: DTYPES[kind].itemsize * math.prod(shape) for name, kind, shape in listed}

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from chatterbox_nb.checkpoint import reference
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.tensorfile import read_all
 from chatterbox_nb.errors import TensorError
 
 
@@ -116,7 +116,7 @@ class Package:
 
 
 def _float(files: Files, role: str) -> dict[str, Tensor]:
-    tensors = load_file(files.path(role))
+    tensors = read_all(files.path(role))
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
