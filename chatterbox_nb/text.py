@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chatterbox_nb import numerals
+from chatterbox_nb import abbreviations, capitals, characters, numerals, symbols
 from chatterbox_nb.errors import TextError, nearest
 
 
@@ -22,6 +22,8 @@ class TextRules:
         language: ISO 639-1 code, for sentence boundaries.
         max_chars: longest chunk, in characters after the rules were applied.
         lowercase: speak everything in lower case.
+        plain_characters: fold accents (café, cafe) and write brackets as commas, for a model with few characters.
+        abbreviations_as_words: write English abbreviations, units, symbols and capitals out ("Dr.", "5 kg", "USB").
         digits_as_words: write numbers out in English, for an English model that never saw a digit.
         sentence_pause: seconds of silence between two chunks of one paragraph.
         paragraph_pause: seconds of silence between two paragraphs.
@@ -33,6 +35,8 @@ class TextRules:
     language: str = "en"
     max_chars: int = 280
     lowercase: bool = False
+    plain_characters: bool = False
+    abbreviations_as_words: bool = False
     digits_as_words: bool = False
     sentence_pause: float = 0.15
     paragraph_pause: float = 0.5
@@ -101,8 +105,8 @@ def chunks(text: str, rules: TextRules, max_chars: int | None = None) -> list[Ch
 def _sentences(paragraph: str, rules: TextRules) -> Iterator[str]:
     import sentencex
 
-    for sentence in sentencex.segment(rules.language, " ".join(paragraph.split())):
-        spoken = apply_rules(sentence.strip(), rules)
+    for sentence in sentencex.segment(rules.language, _written_out(" ".join(paragraph.split()), rules)):
+        spoken = _in_words(sentence.strip(), rules)
         if _speakable(spoken):
             yield spoken
 
@@ -149,7 +153,30 @@ def _cut(sentence: str, limit: int) -> Iterator[str]:
 
 
 def apply_rules(text: str, rules: TextRules) -> str:
-    """The model's own rules: numbers as words, lower case."""
+    """The model's own rules, each where they ask for it, in this order.
+
+    1. `characters.fold`: letters and quotes as the nearest plain ones, so that what follows knows them.
+    2. `symbols`: units while their numbers are digits ("5 ft." before "Ft. Worth"), then signs ("R&D", "C++").
+    3. `abbreviations`: their full stops go, but for those that end a sentence.
+    4. `capitals`: initialisms, shouting and Roman numerals; before sentences, for the full stops of "U.S.".
+    5. `characters.without_brackets`. `chunks` looks for sentence ends here, where a full stop is one.
+    6. `numerals`: what digits are left.
+    7. Lower case, which only now nobody needs.
+    """
+    return _in_words(_written_out(text, rules), rules)
+
+
+def _written_out(text: str, rules: TextRules) -> str:
+    """The rules that come before sentences are told apart."""
+    if rules.plain_characters:
+        text = characters.fold(text)
+    if rules.abbreviations_as_words:
+        text = capitals.in_words(abbreviations.in_words(symbols.in_words(text)))
+    return characters.without_brackets(text) if rules.plain_characters else text
+
+
+def _in_words(text: str, rules: TextRules) -> str:
+    """The rules that come after."""
     if rules.digits_as_words:
         text = numerals.in_words(text)
     return text.lower() if rules.lowercase else text

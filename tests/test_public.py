@@ -25,7 +25,7 @@ FLOORS = (
     ("precision",),
     ("usage", "audio"),
     ("text", "events", "settings", "shown"),
-    ("numerals", "dotenv_file", "errors"),
+    ("capitals", "symbols", "abbreviations", "characters", "numerals", "dotenv_file", "errors"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
