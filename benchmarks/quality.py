@@ -1,7 +1,8 @@
 """What each precision and each row of int8 costs the demo voice: the quality gate.
 
-`make quality` measures all and writes `results/quality.json` and docs/quality.md. `--check` measures again, rows with
-one seed, and fails when something on by default costs too much or a kept figure is not what is measured.
+`make quality` measures all and writes `results/quality.json` and docs/quality.md. `--check` measures again, words only
+of each precision with its own kernel, and fails when something on by default costs too much, a planted fault passes, or
+a kept figure is not what is measured. `--fine` measures all but words, in minutes, and keeps the words that are there.
 `--full` adds full-size random weights, which have no gate.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import pages, pool, quality_full, quality_gate, quality_table, quality_worker, recognition
+from benchmarks import pages, pool, quality_full, quality_gate, quality_sound, quality_table, quality_worker, teacher
 from benchmarks.quality_faults import PLANT
 from benchmarks.quality_worker import FP32, Configuration
 from chatterbox_nb.errors import PrecisionError
@@ -28,9 +29,10 @@ from chatterbox_nb.precision.plan import choose_kernel, int8_rows
 
 KERNELS = ("fused", "plain", "int8pack", "dynamic")
 _RESAMPLES = 10_000
+_HEARD = ("edits", "interval", "set_intervals", "points_interval")  # what is known of words
 
 
-def configurations(check: bool = False) -> list[Configuration]:
+def configurations() -> list[Configuration]:
     """Whole precisions, int8 with each kernel there is and in each half, each row of int8 alone, planted faults."""
     found = as_loaded()[:3]
     found += [Configuration(f"int8, {kernel}", "int8", kernel) for kernel in KERNELS if _runs_here(kernel)]
@@ -38,12 +40,11 @@ def configurations(check: bool = False) -> list[Configuration]:
         Configuration(f"int8, plain, in {compute}", "int8", "plain", compute) for compute in ("float16", "bfloat16")
     ]
     found += [Configuration(f"{row} alone", "int8", row=row) for row in int8_rows()]
-    if not check:
-        found += [
-            Configuration(f"{fault} in {component}", "int8", "plain", fault=fault, component=component)
-            for fault in PLANT
-            for component in ("t3", "flow", "vocoder")
-        ]
+    found += [
+        Configuration(f"{name} in {component}", "int8", "plain", fault=name, component=component)
+        for name, fault in PLANT.items()
+        for component in fault.components
+    ]
     return found
 
 
@@ -56,10 +57,12 @@ def _runs_here(kernel: str) -> bool:
 
 
 def seeds_of(configuration: Configuration, check: bool) -> Sequence[int]:
-    """Precisions as they are loaded here always speak with every seed; the rest with one where time is short."""
-    if configuration.fault:
-        return quality_gate.SEEDS[:1]
-    return quality_gate.SEEDS if not check or configuration in as_loaded() else quality_gate.SEEDS[:1]
+    """Precisions as they are loaded here always speak with every seed; where time is short, nothing else speaks."""
+    if configuration in as_loaded():
+        return quality_gate.SEEDS
+    if check:
+        return ()
+    return quality_gate.SEEDS[:1] if configuration.fault else quality_gate.SEEDS
 
 
 def as_loaded() -> list[Configuration]:
@@ -97,29 +100,33 @@ def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     return work(*arguments), time.process_time() - started
 
 
-def measure(asked: Sequence[Configuration], check: bool) -> dict[str, Any]:
-    """Figures of each configuration, fp32 first."""
+def measure(asked: Sequence[Configuration], check: bool, heard: bool = True) -> dict[str, Any]:
+    """Figures of each configuration, fp32 first.
+
+    Args:
+        check: with as few takes as will do.
+        heard: words too.
+    """
     started = time.perf_counter()
     with pool.processes() as workers:
         jobs = _Jobs(workers)
-        takes = _start_takes(jobs, asked, check)
-        losses = {one: jobs.start(quality_worker.cross_entropy, one) for one in asked if one.draws}
-        cosines = {one: jobs.start(quality_worker.speaker_cosines, one) for one in asked if one.embeds}
-        heard = {one: [take.result()[0][1] for take in found] for one, found in takes.items()}
-        figures = {}
-        for one in asked:
-            figures[one.name] = _edits(heard.get(one, []), heard[FP32]) | {"gated": one.gated}
-            if one in takes:
-                figures[one.name]["cross_entropy"] = losses[one if one in losses else FP32].result()[0]
-            if one in cosines:
-                figures[one.name]["cosines"] = cosines[one].result()[0]
+        takes = _start_takes(jobs, asked, check) if heard else {}
+        rulers = {one: _start_fine(jobs, one, check) for one in asked}
+        edits = {one: [take.result()[0][1] for take in found] for one, found in takes.items()}
+        found = {one: {name: ruler.result()[0] for name, ruler in of.items()} for one, of in rulers.items()}
         seconds = {what: round(spent) for what, spent in jobs.seconds.items()}
     return {
         **pages.here(),
         "pocketsphinx": version("pocketsphinx"),
+        "voice": quality_worker.voice(),
         "seconds": {**seconds, quality_table.CLOCK: round(time.perf_counter() - started)},
-        "words": _words(),
-        "configurations": figures,
+        **counted(),
+        "configurations": {
+            one.name: {"gated": one.gated}
+            | word_figures(edits.get(one, []), edits.get(FP32, []))
+            | fine_figures(found[one], found[FP32])
+            for one in asked
+        },
     }
 
 
@@ -139,37 +146,93 @@ def _start_takes(jobs: _Jobs, asked: Sequence[Configuration], check: bool) -> di
     return whole | rows
 
 
-def _words() -> dict[str, int]:
-    """Words of all sentences, by grammar."""
-    counted = dict.fromkeys(recognition.GRAMMARS, 0)
-    for sentence in quality_worker.sentences():
-        counted[sentence.grammar] += len(sentence.words)
-    return counted
+def _start_fine(jobs: _Jobs, one: Configuration, check: bool) -> dict[str, Future[Any]]:
+    """The rulers that need no words, as far as they can show anything of a configuration."""
+    asked = {
+        quality_worker.cross_entropy: one.draws,
+        quality_sound.moved: one.sounds and one != FP32,
+        quality_sound.likeness: (one.draws or one.sounds) and not (check and one.fault),
+        quality_worker.speaker_cosines: one.embeds,
+    }
+    return {work.__name__: jobs.start(work, one) for work, wanted in asked.items() if wanted}
 
 
-def _edits(heard: list[list[int]], reference: list[list[int]]) -> dict[str, Any]:
-    """Sums by seed and grammar, and 95 % intervals of the rate and of its distance to fp32's, both in per cent."""
+# What is made of what was measured
+
+
+def counted() -> dict[str, Any]:
+    """How much is said: words and sentences of each set; utterances and takes of the fine rulers."""
+    said = quality_worker.sentences()
+    sets = dict.fromkeys(sentence.set for sentence in said)
+    return {
+        "words": {name: sum(len(sentence.words) for sentence in said if sentence.set == name) for name in sets},
+        "sentences": {name: sum(sentence.set == name for sentence in said) for name in sets},
+        "utterances": len(teacher.heldout()),
+        "takes": quality_sound.TAKES,
+    }
+
+
+def word_figures(heard: list[list[int]], reference: list[list[int]]) -> dict[str, Any]:
+    """Edits by seed and set, and 95 % intervals of the rates and of their distance to fp32's, in per cent.
+
+    Args:
+        heard, reference: edits of each sentence, by seed; the reference's are fp32's.
+    """
     if not heard:
         return {}
-    runs = []
-    for run in heard:
-        runs.append(dict.fromkeys(recognition.GRAMMARS, 0))
-        for sentence, edits in zip(quality_worker.sentences(), run, strict=True):
-            runs[-1][sentence.grammar] += edits
-    mean = np.mean(heard, axis=0)
+    sets = np.array([sentence.set for sentence in quality_worker.sentences()])
+    edits = np.array(heard)
+    mean = edits.mean(0)
+    names = list(dict.fromkeys(sets.tolist()))
     return {
-        "edits": runs,
+        "edits": [{name: int(run[sets == name].sum()) for name in names} for run in edits],
         "interval": interval(mean),
+        "set_intervals": {name: interval(mean, sets == name) for name in names},
         "points_interval": interval(mean - np.mean(reference[: len(heard)], axis=0)),
     }
 
 
-def interval(edits: np.ndarray[Any, Any]) -> list[float]:
-    """95 % of word error rates over sentences drawn anew with replacement (bootstrap); edits a sentence `[n]`."""
+def fine_figures(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    """What the rulers that need no words gave, beside what they gave for fp32."""
+    figures: dict[str, Any] = dict(found.get("moved", {}))
+    if "cross_entropy" in found:
+        losses = np.array(found["cross_entropy"])
+        costs = losses - np.array(reference["cross_entropy"])
+        figures["cross_entropy"] = round(float(losses.mean()), 6)
+        figures["cost"] = round(float(costs.mean()), 6)
+        figures["cost_interval"] = _resampled(costs, np.ones(len(costs)), 5)
+    if "likeness" in found:
+        figures["likeness"] = {
+            who: {"mean": round(float(np.mean(cosines)), 5), "smallest": min(cosines)}
+            for who, cosines in found["likeness"].items()
+        }
+    if "speaker_cosines" in found:
+        figures["cosines"] = found["speaker_cosines"]
+    return figures
+
+
+def interval(edits: np.ndarray[Any, Any], of: np.ndarray[Any, Any] | None = None) -> list[float]:
+    """95 % of word error rates over sentences drawn anew; edits a sentence `[n]`, of those sentences or of all."""
     words = np.array([len(sentence.words) for sentence in quality_worker.sentences()])
-    drawn = np.random.default_rng(0).integers(0, len(words), (_RESAMPLES, len(words)))
-    rates = 100 * edits[drawn].sum(1) / words[drawn].sum(1)
-    return [round(float(bound), 2) for bound in np.percentile(rates, [2.5, 97.5])]
+    chosen = np.ones(len(words), bool) if of is None else of
+    return _resampled(100 * edits[chosen], words[chosen], 2)
+
+
+def _resampled(amounts: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], digits: int) -> list[float]:
+    """95 % of an amount for each unit of weight, over samples drawn with replacement (bootstrap)."""
+    drawn = np.random.default_rng(0).integers(0, len(weights), (_RESAMPLES, len(weights)))
+    rates = amounts[drawn].sum(1) / weights[drawn].sum(1)
+    return [round(float(bound), digits) for bound in np.percentile(rates, [2.5, 97.5])]
+
+
+def with_kept_words(results: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """Results without words, with those that are kept, and when they were heard."""
+    old = kept["configurations"]
+    both = {
+        name: figures | {key: old[name][key] for key in _HEARD if key in old.get(name, {})}
+        for name, figures in results["configurations"].items()
+    }
+    return {**results, "heard": kept.get("heard", kept["date"]), "configurations": both}
 
 
 def write(results: dict[str, Any]) -> None:
@@ -180,6 +243,7 @@ def write(results: dict[str, Any]) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--check", action="store_true", help="compare with what is kept; write nothing")
+    arguments.add_argument("--fine", action="store_true", help="all but words, which are kept")
     arguments.add_argument("--full", action="store_true", help="full-size random weights only")
     arguments.add_argument("--folder", type=Path, default=Path("out/full"), help="those, made if absent: 3.2 GB")
     asked = arguments.parse_args()
@@ -187,15 +251,21 @@ def main() -> None:
     if asked.full:
         write({**kept, "full": quality_full.measure(asked.folder)})
         return
-    results = measure(configurations(asked.check), asked.check)
+    if asked.fine and kept.get("voice") != quality_worker.voice():
+        sys.exit("The words that are kept are of another voice or other sentences: make quality")
+    results = measure(configurations(), asked.check, heard=not asked.fine)
     print(json.dumps(results["seconds"]))
-    problems = quality_gate.failures(results)
-    if asked.check and quality_gate.same_machine(kept, results):
-        problems += quality_gate.differences(kept, results)
-    elif asked.check:
-        problems = quality_gate.failures(results, by_chance=True) + quality_gate.differences(kept, results, heard=False)
-    else:
+    if asked.fine:
+        results = with_kept_words(results, kept)
+    problems = quality_gate.overlooked(results)
+    if not asked.check:
+        problems += quality_gate.failures(results)
         write({**results, **({"full": kept["full"]} if "full" in kept else {})})
+    elif quality_gate.same_machine(kept, results):
+        problems += quality_gate.failures(results) + quality_gate.differences(kept, results)
+    else:
+        problems += quality_gate.failures(results, by_chance=True)
+        problems += quality_gate.differences(kept, results, heard=False)
     print(*problems or ["passed"], sep="\n")
     sys.exit(bool(problems))
 

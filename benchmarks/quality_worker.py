@@ -1,16 +1,17 @@
 """What quality measures of one configuration: takes and their word errors, cross-entropy, a speaker's embedding.
 
-Each function runs in a process of a pool and is given and gives plain data.
+Each function runs in a process of a pool and is given and gives plain data. What is heard without words, mels and who
+speaks, is in `quality_sound`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -27,6 +28,8 @@ from chatterbox_nb.engine.sampling import Sampling
 from chatterbox_nb.precision import device
 from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, int8_rows
 
+DEMO = Path(chatterbox_nb.__file__).parent / "demo"
+SENTENCES = teacher.DATA / "sentences.json"
 Tokens = tuple[int, ...]
 Takes = tuple[list[Tokens], list[int]]  # of each sentence its speech tokens, and the edits of what was understood
 EXAGGERATION = 0.5
@@ -56,20 +59,25 @@ class Configuration:
         """What its figures decide the default of: a row of int8, a precision, or nothing."""
         return "" if self.fault else self.row or self.precision
 
+    def touches(self, *components: str) -> bool:
+        """Whether it, its one row or its fault is in one of these."""
+        where = self.component or self.row.partition(".")[0]
+        return not where or where in components
+
     @property
     def draws(self) -> bool:
         """It may draw other speech tokens than fp32."""
-        return not self.row or self.row.startswith("t3.")
+        return self.touches("t3")
 
     @property
     def sounds(self) -> bool:
         """It may turn the same tokens into other waves than fp32."""
-        return not self.row or self.row.startswith(("flow.", "vocoder."))
+        return self.touches("flow", "vocoder")
 
     @property
     def embeds(self) -> bool:
         """It may read another embedding out of a clip than fp32."""
-        return self.precision == "int8" and not self.fault and self.row in ("", "voice_encoder.lstm")
+        return self.precision == "int8" and not self.fault and self.touches("voice_encoder")
 
 
 FP32 = Configuration("fp32", "fp32")
@@ -83,7 +91,7 @@ def load(configuration: Configuration) -> Model:
         off=others if configuration.row else OFF_BY_DEFAULT, compute=configuration.compute,
     )  # fmt: skip
     if configuration.fault:
-        assert quality_faults.PLANT[configuration.fault](model.modules()[configuration.component])
+        assert quality_faults.PLANT[configuration.fault].plant(model.modules()[configuration.component])
     return model
 
 
@@ -93,28 +101,58 @@ def loaded(configuration: Configuration) -> Model:
     return load(configuration)
 
 
-class Sentence(NamedTuple):
-    """What is spoken, and the grammar it is recognized with."""
+@dataclass(frozen=True)
+class Sentence:
+    """What is spoken, the set it is of, and the grammar it is recognized with."""
 
-    grammar: str
+    set: str
     text: str
+    grammar: str
 
-    @property
+    @cached_property
     def words(self) -> list[str]:
-        return self.text.lower().rstrip(".").split()
+        return words_of(self.text)
+
+
+def words_of(text: str) -> list[str]:
+    return text.lower().rstrip(".").split()
+
+
+NATURAL = "natural"  # the set that the gate does not speak: it has no grammar
 
 
 @cache
 def sentences() -> list[Sentence]:
-    """50 templates, 20 readings of four digits."""
-    kept = json.loads((teacher.DATA / "sentences.json").read_text())
-    return [Sentence(grammar, text) for grammar in recognition.GRAMMARS for text in kept[grammar]]
+    """All sets but the natural one, in the order of their file."""
+    return [sentence for name, texts in _sets().items() for sentence in of_a_set(name, texts)]
 
 
-def cross_entropy(configuration: Configuration) -> float:
-    """Of the held-out utterances, each token through the configuration's kernel."""
+def of_a_set(name: str, texts: Sequence[str]) -> list[Sentence]:
+    """Sentences with the grammar of that name or, where there is none, any of all their words at each place."""
+    grammar = name
+    if name not in recognition.GRAMMARS:
+        places = {len(words_of(text)) for text in texts}
+        if len(places) > 1:
+            raise ValueError(f"Sentences of '{name}' have {sorted(places)} words: give it a grammar, or all as many.")
+        grammar = recognition.slots((word for text in texts for word in words_of(text)), places.pop())
+    return [Sentence(name, text, grammar) for text in texts]
+
+
+def _sets() -> dict[str, list[str]]:
+    kept: dict[str, list[str]] = json.loads(SENTENCES.read_text())
+    return {name: texts for name, texts in kept.items() if name != NATURAL}
+
+
+def voice() -> str:
+    """A hash of the demo voice, of what it is given to say and of what it is asked to expect: figures are of one."""
+    files = [*sorted(path for path in DEMO.iterdir() if path.is_file()), SENTENCES, teacher.HELDOUT]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def cross_entropy(configuration: Configuration) -> list[float]:
+    """Of each held-out utterance, each token through the configuration's kernel."""
     own = load(configuration)  # which is changed
-    return float(teacher.losses(teacher.every_row_through_the_kernel(own)).mean())
+    return [round(loss, 6) for loss in teacher.losses(teacher.every_row_through_the_kernel(own)).tolist()]
 
 
 def spoken(model: Model, seed: int, said: Sequence[Sentence]) -> list[tuple[Tokens, Samples]]:
@@ -160,10 +198,9 @@ def word_errors(sentence: Sentence, wave: Samples, sample_rate: int) -> int:
 def takes(configuration: Configuration, seed: int, reference: Takes | None = None) -> Takes:
     """Every sentence spoken and recognized. What is as in the reference, fp32's takes, is not made again."""
     model = loaded(configuration)
-    rate = model.spec.sample_rate
     if reference is None:
-        tokens, waves = zip(*spoken(model, seed, sentences()), strict=True)
-        return list(tokens), [word_errors(*pair, rate) for pair in zip(sentences(), waves, strict=True)]
+        return takes_of(model, seed)
+    rate = model.spec.sample_rate
     same, edits = reference
     now = drawn(model, seed, sentences()) if configuration.draws else same
     others = {index: own for index, own in enumerate(now) if configuration.sounds or own != same[index]}
@@ -172,10 +209,17 @@ def takes(configuration: Configuration, seed: int, reference: Takes | None = Non
     return now, [again.get(index, kept) for index, kept in enumerate(edits)]
 
 
+def takes_of(model: Model, seed: int) -> Takes:
+    """Every sentence spoken by a model and recognized."""
+    tokens, waves = zip(*spoken(model, seed, sentences()), strict=True)
+    rate = model.spec.sample_rate
+    return list(tokens), [word_errors(*pair, rate) for pair in zip(sentences(), waves, strict=True)]
+
+
 @cache
 def _clips() -> list[Clip]:
     model = loaded(FP32)
-    own = read_clip(Path(chatterbox_nb.__file__).parent / "demo" / "builtin_voice.wav")
+    own = read_clip(DEMO / "builtin_voice.wav")
     return [own, *(Clip(samples, model.spec.sample_rate) for _, samples in spoken(model, 0, sentences()[:CLIPS]))]
 
 

@@ -1,11 +1,13 @@
-"""An ear that is a program: pocketsphinx with grammars as narrow as the demo voice's training, and its word errors.
+"""An ear that is a program: pocketsphinx, and the word errors of what it understood.
 
-Its acoustic model never heard the demo voice. A grammar says which words may come, so that what is counted is how they
-sound and not how likely they are.
+Its acoustic model never heard the demo voice. The quality gate gives it a grammar, which says what words may come, so
+that what is counted is how they sound and not how likely they are. Natural sentences have none: they are heard with
+its own language model, which is harder for it, and for the gate too hard.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,24 +46,44 @@ GRAMMARS = {
 }
 
 
-@cache
-def _decoder(grammar: str) -> Any:
-    from pocketsphinx import Config, Decoder, get_model_path
-
-    models = Path(get_model_path()) / "en-us"
-    config = Config(hmm=str(models / "en-us"), dict=str(models / "cmudict-en-us.dict"), lm=None, loglevel="FATAL")
-    decoder = Decoder(config)
-    decoder.add_jsgf_string(grammar, f"#JSGF V1.0; grammar {grammar}; public <said> = {GRAMMARS[grammar]};")
-    decoder.activate_search(grammar)
-    return decoder
+def slots(words: Iterable[str], count: int) -> str:
+    """The grammar of so many words in a row, each of them any of those given."""
+    return " ".join([_any_of(" ".join(sorted(set(words))))] * count)
 
 
 def heard(samples: Samples, sample_rate: int, grammar: str) -> list[str]:
-    """The words of a grammar that the samples sound most like; none where no path through it fits."""
+    """The words of a grammar that the samples sound most like; none where no path through it fits.
+
+    Args:
+        grammar: a name in GRAMMARS, or a grammar itself, as `slots` makes it.
+    """
+    return _understood(_decoder(GRAMMARS.get(grammar, grammar)), samples, sample_rate)
+
+
+def heard_openly(samples: Samples, sample_rate: int) -> list[str]:
+    """The words that the samples sound most like by pocketsphinx's own model of English, without any grammar."""
+    return _understood(_decoder(None), samples, sample_rate)
+
+
+@cache
+def _decoder(grammar: str | None) -> Any:
+    """What hears a grammar, or English where there is none."""
+    from pocketsphinx import Config, Decoder, get_model_path
+
+    models = Path(get_model_path()) / "en-us"
+    language = str(models / "en-us.lm.bin") if grammar is None else None
+    words = str(models / "cmudict-en-us.dict")
+    decoder = Decoder(Config(hmm=str(models / "en-us"), dict=words, lm=language, loglevel="FATAL"))
+    if grammar is not None:
+        decoder.add_jsgf_string("said", f"#JSGF V1.0; grammar said; public <said> = {grammar};")
+        decoder.activate_search("said")
+    return decoder
+
+
+def _understood(decoder: Any, samples: Samples, sample_rate: int) -> list[str]:
     hiss = np.random.default_rng(0)
     padded = np.pad(resample(samples, sample_rate, RATE), (_BEFORE, _AFTER))
     padded = padded + _HISS * hiss.standard_normal(len(padded), dtype=np.float32)
-    decoder = _decoder(grammar)
     decoder.start_utt()
     decoder.process_raw((padded.clip(-1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
     decoder.end_utt()

@@ -20,12 +20,13 @@ from chatterbox_nb.engine.sampling import Sampling
 from chatterbox_nb.precision.layers import Int8Linear
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
+HELDOUT = DATA / "heldout.json"
 
 
 @cache
 def heldout() -> list[tuple[str, Tensor]]:
-    """Text and speech tokens of 120 utterances that the demo voice was not trained on."""
-    data = json.loads((DATA / "heldout.json").read_text())
+    """Text and speech tokens of utterances that the demo voice was not trained on."""
+    data = json.loads(HELDOUT.read_text())
     return [(entry["text"], torch.tensor(entry["speech_tokens"])) for entry in data]
 
 
