@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 OUT ?= out
 READY = $(VENV)/.ready
 
-.PHONY: help demo lab test test-browser test-kernels pictures lint test-pythons test-weights test-gpu test-colab oracle-full bench quality quality-check effort classroom streaming clean
+.PHONY: help demo lab test test-browser test-kernels pictures lint test-pythons test-weights test-gpu test-colab oracle-full bench quality quality-check demo-voice demo-voice-quick espeak int4 effort classroom streaming clean
 
 help:
 	@echo "make demo          run the quickstart notebook headless: an HTML page and a WAV in $(OUT)/"
@@ -18,6 +18,9 @@ help:
 	@echo "make oracle-full   full-size random weights against the package itself (minutes, 12 GB of memory)"
 	@echo "make bench         full-size report: ours and the package in one run (minutes, 12 GB of memory)"
 	@echo "make quality       what each precision costs the demo voice: rewrites docs/quality.md (half an hour)"
+	@echo "make int4          what int4 would cost and weigh, an experiment: rewrites docs/int4.md (a quarter of an hour)"
+	@echo "make demo-voice    the embedded voice from nothing, trained and evaluated, into the package (1 1/2 hours, 3 GB of disk)"
+	@echo "make demo-voice-quick  every stage of that in minutes, into $(OUT)/ only: it says nothing understandable"
 	@echo "make effort        what balanced and fast cost and save: rewrites docs/effort.md (a quarter of an hour)"
 	@echo "make classroom     what kernels that share one model take: rewrites docs/classroom.md (3 minutes, 8 GB of memory)"
 	@echo "make streaming     what segments of a chunk cost the sound: rewrites docs/streaming.md (5 minutes)"
@@ -78,6 +81,20 @@ quality: $(READY)
 
 quality-check: $(READY)
 	$(BIN)/python -m benchmarks.quality --check
+
+espeak:
+	@command -v espeak-ng >/dev/null || { apt-get update -qq && apt-get install -y -qq espeak-ng; } \
+		|| { echo "espeak-ng is needed, and could not be installed. Try: sudo apt-get install espeak-ng"; exit 1; }
+
+demo-voice: $(READY) espeak
+	$(BIN)/python -m demo_voice --install
+
+demo-voice-quick: $(READY) espeak
+	rm -rf $(OUT)/demo-voice-quick
+	$(BIN)/python -m demo_voice --recipe quick --folder $(OUT)/demo-voice-quick
+
+int4: $(READY)
+	$(BIN)/python -m benchmarks.int4
 
 effort: $(READY)
 	$(BIN)/python -m benchmarks.effort

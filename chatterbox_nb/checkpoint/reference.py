@@ -18,7 +18,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -128,10 +128,10 @@ class _NoInitialValues(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def build(spec: ModelSpec, device: str = "meta") -> Modules:
-    """The package's modules of a spec, without weights."""
+def build(spec: ModelSpec, device: str = "meta", initialized: bool = False) -> Modules:
+    """The package's modules of a spec, without weights; or with those that a training begins with."""
     import_package()
-    with _host_unchanged(), torch.device(device), _NoInitialValues():
+    with _host_unchanged(), torch.device(device), nullcontext() if initialized else _NoInitialValues():
         parts = [_t3(spec), _s3gen(spec), _voice_encoder(spec)]
         # A few parameters are made by `torch.Tensor(...)`, which knows of no device context.
         return Modules(*(part.eval().to(device) for part in parts))
