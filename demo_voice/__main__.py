@@ -6,7 +6,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from demo_voice import stages
+from benchmarks import pages
+from demo_voice import card, stages
 from demo_voice.recipe import RECIPES
 
 _ROOT = Path(__file__).parent.parent
@@ -32,11 +33,13 @@ def main() -> None:
 
 
 def install(folder: Path) -> None:
-    """Puts the checkpoint in the place of the package's, and what it is judged by where the tests look."""
+    """Puts the checkpoint into the package, what it is judged by where the tests look, and writes the card."""
     for name, place in _PLACES.items():
         for path in (folder / name).iterdir():
             shutil.copyfile(path, place / path.name)
             print(f"{place / path.name}: {path.stat().st_size:,} bytes")
+    pages.keep(card.RESULTS, card.results(folder))
+    card.rewrite()
 
 
 if __name__ == "__main__":

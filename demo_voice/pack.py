@@ -15,24 +15,27 @@ from torch import Tensor
 from chatterbox_nb.checkpoint import reference, tensorfile
 from demo_voice import alphabet, networks, store
 from demo_voice.corpus import RATE_16, RATE_24, utterance
-from demo_voice.recipe import NEUTRAL, SPEC, Recipe, manner
+from demo_voice.recipe import NEUTRAL, SPEC, USED_CODES, Recipe, manner
 
 VOICES = ("builtin_voice.wav", "second_voice.wav")  # a clip of each speaker, the built-in one's first
-_SAID = "Hello, this is a small voice. It was made to be tested, and it speaks without a network."
+_SAID = "Hello, this is a small voice."
 _TABLES = ("speech_emb.weight", "speech_head.weight", "flow.input_embedding.weight")
+_RARE = 5  # times in the corpus of tokens
 _COMPUTED = ("tokenizer._mel_filters", "tokenizer.window")
 
 
 def pack(folder: Path, recipe: Recipe) -> dict[str, float]:
-    """Writes `folder / "checkpoint"`, and tells its bytes and parameters."""
+    """Writes the checkpoint, and tells its bytes and parameters."""
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir(parents=True, exist_ok=True)
     modules = assembled(folder)
+    tie_rare_codes(modules, np.bincount(np.load(folder / "speech/tokens.npy"), minlength=USED_CODES))
     parameters = 0
     for name, module in (("t3_cfg", modules.t3), ("s3gen", modules.s3gen), ("ve", modules.voice_encoder)):
         weights = {key: _half(value) for key, value in module.state_dict().items() if key not in _COMPUTED}
         parameters += sum(value.numel() for value in weights.values())
-        tensorfile.save(checkpoint / f"{name}.safetensors", weights, shared=_TABLES)
+        shared = [table for table in _TABLES if table in weights]
+        tensorfile.save(checkpoint / f"{name}.safetensors", weights, shared=shared)
     millions = parameters / 1e6
     spec = replace(SPEC, title=f"Demo voice ({millions:.0f} M, trained on espeak-ng)")
     (checkpoint / "config.json").write_text(spec.to_json() + "\n")
@@ -55,6 +58,14 @@ def assembled(folder: Path) -> reference.Modules:
         getattr(modules.s3gen, name).load_state_dict(load(folder / f"{file}.pt"))
     fill_constants(modules.s3gen.tokenizer)
     return modules
+
+
+def tie_rare_codes(modules: reference.Modules, counts: np.ndarray[Any, Any]) -> None:
+    """Gives codes that T3 hardly saw the row of those that it never sees, so that it is stored once."""
+    rare = torch.from_numpy(np.flatnonzero(counts[:USED_CODES] < _RARE))
+    with torch.no_grad():
+        for layer in (modules.t3.speech_emb, modules.t3.speech_head, modules.s3gen.flow.input_embedding):
+            layer.weight[rare] = layer.weight[USED_CODES].clone()
 
 
 def fill_constants(tokenizer: Any) -> None:

@@ -65,7 +65,7 @@ class Recipe:
 FULL = Recipe(
     name="full", sound_texts=4_000, speech_texts=60_000, clips=120,
     codec=Fit(2_600, 12, 2e-3), camplus=Fit(400, 16, 3e-3), voice_encoder=Fit(4_000, 36, 3e-3),
-    vocoder=Fit(2_400, 8, 2e-3), flow=Fit(4_000, 800, 1.5e-3), t3=Fit(3_600, 32, 1.2e-2),
+    vocoder=Fit(2_400, 8, 2e-3), flow=Fit(7_000, 800, 1.5e-3), t3=Fit(3_600, 32, 1.2e-2),
     evaluated=10_000, seeds=5,
 )  # fmt: skip
 QUICK = replace(
@@ -99,7 +99,7 @@ SPEC = ModelSpec(
     ),
     voice_encoder_width=32,
     text=TextRules(
-        max_chars=120, lowercase=True, digits_as_words=True,
+        max_chars=120, lowercase=True, plain_characters=True, abbreviations_as_words=True, digits_as_words=True,
         tokens_per_text_token=1.6, budget_per_text_token=4.0, budget_base=40,
     ),
     voice=VoiceRules(min_seconds=0.5, advised_seconds=2.0),

@@ -20,7 +20,7 @@ _PROMPT = (20, SPEC.t3.prompt_tokens)  # tokens of another utterance that the pe
 _BEGIN, _STOP = SPEC.t3.start_speech, SPEC.t3.stop_speech
 _SLOW = 0.25  # of the learning rate of matrices, for tables and gains
 _UNUSED = math.log(SPEC.s3gen.codes - USED_CODES)  # the one row of all unused codes stands for so many
-_HELD = 600  # utterances of the corpus that are not trained on
+_HELD = 600  # utterances of the corpus that are not trained on; of a short one a quarter
 
 
 class Speech:
@@ -34,7 +34,7 @@ class Speech:
         self.bank = store.load_tensors(folder / "banks.pt")["t3"]
         tokenizer = networks.text_tokenizer()
         self.ids = [[SPEC.t3.start_text, *tokenizer(text), SPEC.t3.stop_text] for text in self.texts]
-        self.trained = max(1, len(self.texts) - _HELD)
+        self.trained = len(self.texts) - min(_HELD, len(self.texts) // 4)
         self._by_speaker = [np.flatnonzero(self.speaker[: self.trained] == one) for one in range(len(SPEAKERS))]
 
     def of(self, index: int) -> Tensor:
