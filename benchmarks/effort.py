@@ -85,6 +85,8 @@ def measure(folder: Path) -> dict[str, Any]:
     return {
         **pages.here("make effort"),
         "pocketsphinx": version("pocketsphinx"),
+        "voice": quality_worker.voice(),
+        "sentences": len(quality_worker.sentences()),
         "words": sum(len(sentence.words) for sentence in quality_worker.sentences()),
         "voices": {voice: effort_worker.voice_of(voice).seconds for voice in best},
         "noise_cosine": effort_worker.noise_cosine(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import pages
+from benchmarks import pages, quality_worker
 from benchmarks.pages import Figures
 from benchmarks.quality_gate import LARGEST_POINTS
 
@@ -151,6 +151,7 @@ def page(results: Figures) -> str:
     """docs/effort.md, whole."""
     chance = next(figures for name, figures in results["cells"].items() if "other noise" in name)
     verdict = f"**Not passed**: {'; '.join(found)}." if (found := failures(results)) else "It passes."
+    earlier = pages.of_which_voice(results, quality_worker.voice())
     return f"""# Effort
 
 Made by `{results["command"]}` from `benchmarks/results/effort.json`; a test holds it to that.
@@ -168,7 +169,8 @@ least {SMALLEST_PART:g} of its cosine, and a mel that is no farther than {LARGES
 
 Measured {results["date"]} on {pages.where(results)}, pocketsphinx {results["pocketsphinx"]}.
 
-* The demo voice at fp32 says the 70 sentences of the quality gate ({results["words"]} words), and the same recognizer
+{earlier}* The demo voice at fp32 says the gate's {results.get("sentences", 70)} sentences ({results["words"]} words),
+  and the same recognizer
   hears them. T3's tokens are drawn once a sentence and seed; every cell makes mel and wave of the same tokens from the
   same noise. Efforts have three seeds, the rest one.
 * The demo's own reference has {results["voices"]["builtin"]:.1f} s, where the package reads 10 s of a clip. So all
@@ -176,8 +178,8 @@ Measured {results["date"]} on {pages.where(results)}, pocketsphinx {results["poc
   held-out tokens, and the mels that the flow makes of them.
 * Mel is the mean L1 of log mels to best's, and the finest ruler here: words outlive much. int8 alone moves the demo's
   mel by 0.03 (`tests/test_quality.py`).
-* Cosine is of the voice encoder's embedding of takes to the voice's own, as a part of best's. **The demo's encoder is
-  untrained, and white noise has a cosine of {results["noise_cosine"]:.5f}**: it says nothing of likeness here.
+* Cosine is of the voice encoder's embedding of takes to the voice's own, as a part of best's. White noise has one of
+  {results["noise_cosine"]:.5f}: where that is near 1, it says nothing of likeness.
 * Started from other noise, best is {chance["mel"]:.2f} of mel from itself, and {points(results, chance):+.1f} points of
   word errors: that is what chance does. Fewer steps land nearer to best's own mel than that.
 * The demo is a small, robotic voice. What less of a reference costs the likeness of a person's voice with the English

@@ -58,6 +58,13 @@ def where(figures: Figures) -> str:
     return f"{figures['machine']}; Python {figures['python']}, torch {figures['torch']}"
 
 
+def of_which_voice(figures: Figures, here: str) -> str:
+    """A line of a page whose figures are of another demo voice than the one that is here; else nothing."""
+    if figures.get("voice") == here:
+        return ""
+    return f"* **Of an earlier demo voice**, of {figures['date']}; the one that is here was not measured so yet.\n"
+
+
 def head(*cells: str) -> list[str]:
     """The first two lines of a table."""
     return [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]

@@ -51,6 +51,8 @@ def summed(runs: dict[int, list[dict[str, Any]]]) -> dict[str, Any]:
     closely = [take for take in runs[0] if "mel" in take]
     seconds = np.array([take["seconds"] for take in takes]).sum(0)
     return {
+        "voice": quality_worker.voice(),
+        "sentences": len(quality_worker.sentences()),
         "words": sum(len(sentence.words) for sentence in quality_worker.sentences()),
         "takes": len(takes),
         "edits": edits.sum(1).tolist(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks import pages
+from benchmarks import pages, quality_worker
 from benchmarks.pages import Figures
 from benchmarks.quality_gate import LARGEST_POINTS
 
@@ -74,6 +74,7 @@ def page(results: Figures) -> str:
     verdict = f"**Not passed**: {'; '.join(found)}." if (found := failures(results)) else "It passes."
     first = statistics.fmean(take[0] for take in results["segments"])
     count = statistics.fmean(map(len, results["segments"]))
+    earlier = pages.of_which_voice(results, quality_worker.voice())
     return f"""# Streaming inside a chunk
 
 Made by `{results["command"]}` from `benchmarks/results/streaming.json`; a test holds it to that.
@@ -108,7 +109,8 @@ by each measure. {verdict}
 
 Measured {results["date"]} on {pages.where(results)}, pocketsphinx {results["pocketsphinx"]}.
 
-* The demo voice at fp32 says the 70 sentences of the quality gate ({results["words"]} words) with {_seeds(results)},
+{earlier}* The demo voice at fp32 says the gate's {results.get("sentences", 70)} sentences ({results["words"]} words)
+  with {_seeds(results)},
   in one piece and in {count:.1f} segments on average; the same recognizer hears both. The interval is of 95 %, over
   sentences.
 * Frames count what the flow goes over, the voice's reference included: with a longer one each run costs more.
