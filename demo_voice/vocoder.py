@@ -61,7 +61,13 @@ def train_vocoder(folder: Path, recipe: Recipe) -> dict[str, float]:
         }
         return {**found, "loss": sum(found.values())}
 
-    optimizers = train.adamw(vocoder, recipe.vocoder.rate, betas=(0.8, 0.99), decay=1e-4)
-    told = train.fit("vocoder", vocoder, losses, recipe.vocoder, folder, optimizers, clip=5.0)
-    store.save_tensors(folder / "vocoder.pt", vocoder.state_dict())
+    told: dict[str, float] = {}
+    for name, plan in (("vocoder_first", recipe.vocoder), ("vocoder", recipe.vocoder_again)):
+        path = folder / f"{name}.pt"
+        if path.exists():
+            vocoder.load_state_dict(store.load_tensors(path))
+            continue
+        optimizers = train.adamw(vocoder, plan.rate, betas=(0.8, 0.99), decay=1e-4)
+        told = train.fit(name, vocoder, losses, plan, folder, optimizers, clip=5.0)
+        store.save_tensors(path, vocoder.state_dict())
     return told
