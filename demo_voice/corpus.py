@@ -109,8 +109,10 @@ def labels(phonemes: Sequence[tuple[str, float]], names: dict[str, int], frames:
 
 
 def fresh_processes() -> Any:
-    """A pool whose processes end after a group of `AT_ONCE`."""
-    return multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1)
+    """A pool whose processes end after a group of `AT_ONCE`; forked of a server that has no threads yet."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context.Pool(2, maxtasksperchild=1)
 
 
 def _exaggerations(count: int) -> Array:

@@ -67,7 +67,8 @@ class Recipe:
 FULL = Recipe(
     name="full", sound_texts=4_000, speech_texts=60_000, clips=120,
     codec=Fit(2_600, 12, 2e-3), camplus=Fit(400, 16, 3e-3), voice_encoder=Fit(4_000, 36, 3e-3),
-    vocoder=Fit(2_400, 8, 2e-3), vocoder_again=Fit(1_900, 8, 1.3e-3), flow=Fit(7_000, 800, 1.5e-3), t3=Fit(2_800, 32, 1.2e-2),
+    vocoder=Fit(2_400, 8, 2e-3), vocoder_again=Fit(1_900, 8, 1.3e-3),
+    flow=Fit(7_000, 800, 1.5e-3), t3=Fit(2_800, 32, 1.2e-2),
     evaluated=10_000, seeds=5,
 )  # fmt: skip
 QUICK = replace(

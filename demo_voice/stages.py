@@ -61,7 +61,8 @@ def run(folder: Path, recipe: str, stage: Stage) -> None:
     torch.set_flush_denormal(True)
     started = time.perf_counter()
     told = stage.work()(folder, RECIPES[recipe])
-    store.save_json(report(folder, stage), {**told, "stage_seconds": round(time.perf_counter() - started)})
+    seconds = max(round(time.perf_counter() - started), told.get("seconds", 0))  # of a run that broke, all of it
+    store.save_json(report(folder, stage), {**told, "stage_seconds": seconds})
 
 
 def run_all(folder: Path, recipe: str) -> None:

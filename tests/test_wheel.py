@@ -56,7 +56,7 @@ def test_it_contains_the_code_the_voice_and_the_licences(wheel: Path) -> None:
     assert {"py.typed", "demo/config.json", "demo/t3_cfg.safetensors", "demo/conds.pt"} <= package
     assert {Path(name).name for name in names} >= {"LICENSE", "NOTICE"}
     assert not [name for name in names if name.startswith(("tests", "notebooks", "benchmarks"))]
-    assert wheel.stat().st_size < 16_000_000
+    assert wheel.stat().st_size < 14_000_000
 
 
 def test_it_speaks_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
