@@ -228,7 +228,7 @@ def test_ten_switches_do_not_grow() -> None:
     Thrice: what is lost adds up each time, what the allocator moves about does not.
     """
     found = subprocess.run([sys.executable, "-c", SWITCHING_PROGRAM], capture_output=True, text=True, check=True)
-    assert min(map(int, found.stdout.split())) < 6_000_000  # fp32 takes 27 MB, int8 7 MB
+    assert min(map(int, found.stdout.split())) < 6_000_000  # fp32 takes 30 MB, int8 8 MB
 
 
 def test_auto_keeps_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:

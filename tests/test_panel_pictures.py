@@ -17,6 +17,7 @@ from test_notebook_runners import KERNEL, Found, notebook
 
 import chatterbox_nb as tts
 from chatterbox_nb import manager
+from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.notebook.panels import pump
 from chatterbox_nb.render import panels as drawn
 from chatterbox_nb.render import style
@@ -58,7 +59,7 @@ def test_it_is_brought_up_to_date_when_a_model_is_loaded_and_when_something_is_s
     monkeypatch.setattr(board._still, "update", lambda bundle, raw: shown.append(bundle["text/html"]))
     tts.load("demo", "int8")
     until(lambda: len(shown) == 1)
-    assert "Demo voice (7 M, trained on espeak-ng) at int8 on cpu" in shown[0]
+    assert f"{catalog.spec('demo').title} at int8 on cpu" in shown[0]
     tts.speak(SENTENCE, seed=1)
     until(lambda: len(shown) == 2)
     assert SENTENCE in shown[1]

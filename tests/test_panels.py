@@ -19,6 +19,7 @@ from shells import Kernel
 
 import chatterbox_nb as tts
 from chatterbox_nb import manager
+from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.engine.effort import EFFORTS
 from chatterbox_nb.errors import ArgumentError
 from chatterbox_nb.notebook.panels import pump
@@ -123,7 +124,7 @@ def test_a_choice_that_does_not_fit_says_so_before_it_is_tried(
     facts = replace(device.facts("cpu"), free_bytes=10_000_000)
     monkeypatch.setattr(device, "facts", lambda name: facts)
     told = words(opened(kernel, "precision").precision.choices)
-    assert "fp32 26.9 MB 93.0 % does not fit, 16.9 MB too much" in told
+    assert "fp32 29.8 MB 93.7 % does not fit, 19.8 MB too much" in told
     assert "10.0 MB free for it" in told
 
 
@@ -140,7 +141,7 @@ def test_loading_shows_the_measured_bytes_and_ratios(kernel: Kernel, unloaded: N
     for ratio in report.ratios.values():
         assert part(ratio) in told
     until(lambda: panel.precision.load.description == "Switch" and not panel.precision.load.disabled)
-    assert "fp16 14.2 MB 49.2 % loaded" in words(panel.precision.choices)
+    assert "fp16 15.7 MB 49.3 % loaded" in words(panel.precision.choices)
     assert "demo at fp16" in words(panel.memory.figures)
 
 
@@ -238,13 +239,14 @@ def test_the_controls_stand_at_the_models_own_defaults_and_the_settings(
 ) -> None:
     monkeypatch.setenv("EXAGGERATION", "1.25")
     monkeypatch.setenv("CFG_WEIGHT", "2.5")
+    own = replace(catalog.spec("demo"), defaults={"temperature": 0.65})
+    monkeypatch.setattr(catalog, "_demo", lambda: own)
     panel = opened(kernel)
     assert panel.speak.options["exaggeration"].value == 1.25
     assert panel.speak.options["cfg_weight"].value == panel.speak.options["cfg_weight"].max == 2.5
     assert panel.speak.options["temperature"].value == 0.8
     panel.precision.load.click()
-    own = manager.catalog.spec("demo").defaults["temperature"]
-    until(lambda: panel.speak.options["temperature"].value == own)
+    until(lambda: panel.speak.options["temperature"].value == 0.65)
 
 
 def test_a_seed_of_ones_own_a_new_one_and_a_bad_one(kernel: Kernel, loaded: manager.Manager) -> None:

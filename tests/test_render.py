@@ -271,7 +271,9 @@ def test_the_alternative_text_says_how_long_it_is(take: Take) -> None:
 
 
 def test_a_takes_caption_is_its_length_model_voice_seed_and_speed(take: Take) -> None:
-    caption = f"2.5 s · demo int8 · voice builtin · seed 7 · real-time factor {take.real_time_factor:.2f}"
+    caption = (
+        f"{take.duration:.1f} s · demo int8 · voice builtin · seed 7 · real-time factor {take.real_time_factor:.2f}"
+    )
     assert repr(take) == f"Take: {caption}"
     assert Page(html_of(take)).text == caption
 
@@ -280,7 +282,7 @@ def test_a_takes_caption_tells_chunks_and_how_it_ended(take: Take) -> None:
     cut = replace(take, chunks=take.chunks * 3, finish="cancelled", warnings=("Too loud.", "Too long."))
     assert repr(cut).splitlines()[1:] == ["  warning: Too loud.", "  warning: Too long."]
     for text in (repr(cut), Page(html_of(cut)).text):
-        assert "2.5 s · 3 chunks · demo int8" in text
+        assert f"{take.duration:.1f} s · 3 chunks · demo int8" in text
         assert "ended by cancelled" in text
         assert "Too loud." in text
         assert "Too long." in text

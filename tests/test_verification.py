@@ -79,7 +79,7 @@ def test_a_file_becomes_a_row(report: Path, tmp_path: Path) -> None:
     row = verified.table(tmp_path).splitlines()[2]
     assert row.startswith(f"| {verification.device_title('cpu')} (`cpu`), torch ")
     assert "64 of 64 tokens equal" in row
-    assert "| 0.0269 GB, × " in row
+    assert "| 0.0298 GB, × " in row
 
 
 def test_a_failure_is_in_its_cell(report: Path, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ def watermarker() -> Watermarker:
 
 @pytest.fixture(scope="module")
 def speech() -> Samples:
-    """Two seconds of espeak, from before any model."""
-    return read_clip(DEMO_FOLDER / "builtin_voice.wav").samples
+    """Four seconds of espeak, from before any model: both speakers."""
+    clips = [read_clip(DEMO_FOLDER / name).samples for name in ("builtin_voice.wav", "second_voice.wav")]
+    return np.concatenate(clips)
 
 
 def is_unmarked(level: float) -> bool:
