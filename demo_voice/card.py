@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks import pages
 from demo_voice import stages, store
 from demo_voice.recipe import SPEAKERS, STRANGERS, USED_CODES
+from demo_voice.traits import ALIKE
 
 RESULTS, PAGE = pages.results_of("demo_voice"), pages.page_of("demo-voice")
 _KINDS = {
@@ -99,9 +100,11 @@ over sentences drawn anew with replacement.
 
 {words(evaluation)}
 
-**Who speaks**, cosines by its voice encoder, the worst of 12 sentences and two speakers: a clip of a speaker to that
-speaker's own {like["clip_own"]:.3f}, to the other's {like["clip_other"]:.3f}; what is spoken with a speaker's clip to it
-{like["take_own"]:.3f}, to the other's {like["take_other"]:.3f}. It knows two; a clip of anyone else gives something between.
+**Who speaks**, cosines by its voice encoder, of 12 sentences and two speakers. A clip of a speaker to that speaker's own:
+{like["clip_own_mean"]:.3f}, at the least {like["clip_own"]:.3f}; to the other's at the most {like["clip_other"]:.3f}. What is
+spoken with a speaker's clip to that clip: {like["take_own_mean"]:.3f}, at the least {like["take_own"]:.3f}, and {like["takes_like"]}
+of {like["takes"]} takes at least {ALIKE}; to the other's at the most {like["take_other"]:.3f}. It knows two; a clip of anyone else
+gives something between.
 
 **Exaggeration**, built-in voice: spread of the pitch between the 10th and the 90th percentile, and pace.
 
@@ -119,7 +122,7 @@ without it.
 {found["date"]}, {pages.where(found)}; two stages side by side, a process of one thread each, other work beside them. A
 stage that is done is not made again; one that broke goes on from its last 500 steps as if it had not. What a step sees
 depends on the seed and its number alone: on one machine the same recipe gives the same data and the same losses. Another
-processor rounds differently.
+processor rounds differently. {found.get("note", "")}
 
 `make demo-voice-quick`, in CI, goes through every stage in minutes; what it makes is not understood.
 

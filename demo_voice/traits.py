@@ -19,6 +19,7 @@ from demo_voice.recipe import NEUTRAL, PITCH_RANGES, SPEAKERS, manner
 from demo_voice.words import Wave, errors, loaded, said_by, spoken, voice_of, words_of
 
 _EXAGGERATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ALIKE = 0.9  # a cosine of two clips of one speaker
 _GUIDANCES = (0.0, 0.5, 1.0)
 
 
@@ -36,7 +37,13 @@ def likeness(folder: str, count: int) -> dict[str, float]:
                 for whose, other in (("own", speaker), ("other", 1 - speaker)):
                     cosine = torch.nn.functional.cosine_similarity(embedding, voices[other].speaker[0], dim=0)
                     found[f"{kind}_{whose}"].append(float(cosine))
-    return {name: round(min(some) if name.endswith("own") else max(some), 4) for name, some in found.items()}
+    worst = {name: min(some) if name.endswith("own") else max(some) for name, some in found.items()}
+    return {
+        **{name: round(cosine, 4) for name, cosine in worst.items()},
+        **{f"{name}_mean": round(float(np.mean(some)), 4) for name, some in found.items()},
+        "takes": len(found["take_own"]),
+        "takes_like": sum(cosine >= ALIKE for cosine in found["take_own"]),
+    }
 
 
 def _embeddings(model: Model, waves: list[Wave]) -> list[Tensor]:

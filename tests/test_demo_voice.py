@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import pages
 from chatterbox_nb import text as text_rules
-from demo_voice import corpus, espeak, networks, recipe, stages, store, texts, train
+from demo_voice import card, corpus, espeak, networks, recipe, stages, store, texts, train
 from demo_voice.espeak import Manner
 from demo_voice.recipe import USED_CODES, Fit
 
@@ -199,6 +200,13 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
             "nan", module, lambda step, random: {"loss": module(torch.full((1, 1), torch.nan)).sum()}, SMALL, tmp_path,
             train.adamw(module, 1e-2),
         )  # fmt: skip
+
+
+# The card
+
+
+def test_the_card_is_made_from_the_results() -> None:
+    assert card.PAGE.read_text(encoding="utf-8") == card.page(pages.committed(card.RESULTS))
 
 
 # Stages
