@@ -73,7 +73,7 @@ def run_all(folder: Path, recipe: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     running: dict[str, subprocess.Popen[bytes]] = {}
-    while not all(report(folder, stage).exists() for stage in STAGES):
+    while running or not all(report(folder, stage).exists() for stage in STAGES):
         for name, process in list(running.items()):
             if process.poll() is None:
                 continue
