@@ -65,7 +65,7 @@ def test_a_part_of_a_clip_is_of_who_speaks_it(
     assert cosine(found, voices[speaker]) >= OWN and cosine(found, voices[1 - speaker]) <= OTHER
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.more), "int8"])
 def test_who_is_cloned_is_heard(demo: Callable[..., Model], voices: list[Voice], precision: str) -> None:
     """By the voice encoder, and by the height of the voice."""
     heights = []
@@ -77,6 +77,7 @@ def test_who_is_cloned_is_heard(demo: Callable[..., Model], voices: list[Voice],
     assert heights[1] > 1.3 * heights[0]
 
 
+@pytest.mark.more
 def test_exaggeration_widens_the_pitch_and_hurries(demo: Callable[..., Model]) -> None:
     found = [traits.exaggerated(demo(), LINES, how) for how in (0.0, 0.5, 1.0)]
     spreads, paces = ([one[name] for one in found] for name in ("pitch_spread_semitones", "characters_a_second"))

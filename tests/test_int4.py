@@ -13,7 +13,7 @@ from chatterbox_nb.engine.model import Model
 from chatterbox_nb.precision import plan
 from chatterbox_nb.precision.kernels import dequantize
 
-pytestmark = pytest.mark.xdist_group("quality")  # whose models are loaded there
+pytestmark = [pytest.mark.xdist_group("quality"), pytest.mark.more]  # an experiment, on models that are loaded there
 NEAREST, CLIPPED = Rounding(32, clipped=False), Rounding(32, clipped=True)
 
 
