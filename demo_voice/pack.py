@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from chatterbox_nb.checkpoint import reference, tensorfile
+from chatterbox_nb.engine import conditioning
 from demo_voice import alphabet, networks, store
 from demo_voice.corpus import RATE_16, RATE_24, utterance
 from demo_voice.recipe import NEUTRAL, SPEC, USED_CODES, Recipe, manner
@@ -21,7 +22,8 @@ VOICES = ("builtin_voice.wav", "second_voice.wav")  # a clip of each speaker, th
 _SAID = "Hello, this is a small voice."
 _TABLES = ("speech_emb.weight", "speech_head.weight", "flow.input_embedding.weight")
 _RARE = 5  # times in the corpus of tokens
-_COMPUTED = ("tokenizer._mel_filters", "tokenizer.window")
+OWN_CONSTANTS = ("_mel_filters", "window")  # of the tokenizer, in no file
+_COMPUTED = tuple(f"tokenizer.{name}" for name in OWN_CONSTANTS)
 
 
 def pack(folder: Path, recipe: Recipe) -> dict[str, float]:
@@ -56,7 +58,7 @@ def assembled(folder: Path) -> reference.Modules:
     parts = ("tokenizer", "codec"), ("speaker_encoder", "camplus"), ("flow", "flow"), ("mel2wav", "vocoder")
     for name, file in parts:
         getattr(modules.s3gen, name).load_state_dict(load(folder / f"{file}.pt"))
-    fill_constants(modules.s3gen.tokenizer)
+    conditioning.own_constants(modules.s3gen.tokenizer, set(OWN_CONSTANTS))
     return modules
 
 
@@ -66,14 +68,6 @@ def tie_rare_codes(modules: reference.Modules, counts: np.ndarray[Any, Any]) -> 
     with torch.no_grad():
         for layer in (modules.t3.speech_emb, modules.t3.speech_head, modules.s3gen.flow.input_embedding):
             layer.weight[rare] = layer.weight[USED_CODES].clone()
-
-
-def fill_constants(tokenizer: Any) -> None:
-    """What is in no file and `networks.fresh` leaves empty: window and filters of its mel."""
-    tokenizer.window.copy_(torch.hann_window(400))
-    tokenizer._mel_filters.copy_(
-        torch.tensor(librosa.filters.mel(sr=RATE_16, n_fft=400, n_mels=tokenizer.config.n_mels))
-    )
 
 
 def _half(tensor: Tensor) -> Tensor:

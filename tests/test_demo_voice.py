@@ -118,10 +118,11 @@ def test_the_codecs_mel_is_the_packages(demo_tokenizer: nn.Module) -> None:
 
 @pytest.fixture(scope="module")
 def demo_tokenizer() -> nn.Module:
+    from chatterbox_nb.engine import conditioning
     from demo_voice import pack
 
     tokenizer = networks.fresh().s3gen.tokenizer
-    pack.fill_constants(tokenizer)
+    conditioning.own_constants(tokenizer, set(pack.OWN_CONSTANTS))
     return tokenizer
 
 
