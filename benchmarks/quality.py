@@ -20,7 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import pages, pool, quality_full, quality_gate, quality_sound, quality_table, quality_worker, teacher
+from benchmarks import (
+    bootstrap,
+    pages,
+    pool,
+    quality_full,
+    quality_gate,
+    quality_sound,
+    quality_table,
+    quality_worker,
+    teacher,
+)
 from benchmarks.quality_faults import PLANT
 from benchmarks.quality_worker import FP32, Configuration
 from chatterbox_nb.errors import PrecisionError
@@ -28,7 +38,6 @@ from chatterbox_nb.precision import device
 from chatterbox_nb.precision.plan import choose_kernel, int8_rows
 
 KERNELS = ("fused", "plain", "int8pack", "dynamic")
-_RESAMPLES = 10_000
 _HEARD = ("edits", "interval", "set_intervals", "points_interval")  # what is known of words
 
 
@@ -200,7 +209,7 @@ def fine_figures(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, 
         costs = losses - np.array(reference["cross_entropy"])
         figures["cross_entropy"] = round(float(losses.mean()), 6)
         figures["cost"] = round(float(costs.mean()), 6)
-        figures["cost_interval"] = _resampled(costs, np.ones(len(costs)), 5)
+        figures["cost_interval"] = bootstrap.interval(costs, np.ones(len(costs)), 5)
     if "likeness" in found:
         figures["likeness"] = {
             who: {"mean": round(float(np.mean(cosines)), 5), "smallest": min(cosines)}
@@ -215,14 +224,7 @@ def interval(edits: np.ndarray[Any, Any], of: np.ndarray[Any, Any] | None = None
     """95 % of word error rates over sentences drawn anew; edits a sentence `[n]`, of those sentences or of all."""
     words = np.array([len(sentence.words) for sentence in quality_worker.sentences()])
     chosen = np.ones(len(words), bool) if of is None else of
-    return _resampled(100 * edits[chosen], words[chosen], 2)
-
-
-def _resampled(amounts: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], digits: int) -> list[float]:
-    """95 % of an amount for each unit of weight, over samples drawn with replacement (bootstrap)."""
-    drawn = np.random.default_rng(0).integers(0, len(weights), (_RESAMPLES, len(weights)))
-    rates = amounts[drawn].sum(1) / weights[drawn].sum(1)
-    return [round(float(bound), digits) for bound in np.percentile(rates, [2.5, 97.5])]
+    return bootstrap.interval(100 * edits[chosen], words[chosen])
 
 
 def with_kept_words(results: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:

@@ -22,33 +22,34 @@ RATE = 16_000
 _BEFORE, _AFTER = RATE // 5, RATE * 3 // 10  # silence around what is heard
 _HISS = 2e-4  # silence is never exactly zero: log energies of zeros are far from anything the acoustic model knows
 
-_ADJECTIVES = """
-    red green blue yellow white black brown orange small happy sad fast slow warm cold quick lazy new old good great
-    big long young little early strong hard
-"""
-_NOUNS = """
-    dog cat bird fish horse fox door window lamp light kitchen chair table house garden street river mountain water
-    bread milk tea coffee music voice model test child man woman school book city country morning evening summer winter
-    spring
-"""
-_VERBS = "likes sees wants knows needs finds takes makes"
-_DIGITS = "zero one two three four five six seven eight nine"
+# Words of which the voice's corpus makes sentences by template; `demo_voice.texts` speaks the same.
+ADJECTIVES = (
+    "red green blue yellow white black brown orange small happy sad fast slow warm cold quick lazy new old good great "
+    "big long young little early strong hard"
+).split()
+NOUNS = (
+    "dog cat bird fish horse fox door window lamp light kitchen chair table house garden street river mountain water "
+    "bread milk tea coffee music voice model test child man woman school book city country morning evening summer "
+    "winter spring"
+).split()
+VERBS = "likes sees wants knows needs finds takes makes".split()
+DIGITS = "zero one two three four five six seven eight nine".split()
 
 
-def _any_of(words: str) -> str:
-    return f"( {' | '.join(words.split())} )"
+def _any_of(words: Iterable[str]) -> str:
+    return f"( {' | '.join(words)} )"
 
 
-_THING = f"the {_any_of(_ADJECTIVES)} {_any_of(_NOUNS)}"
+_THING = f"the {_any_of(ADJECTIVES)} {_any_of(NOUNS)}"
 GRAMMARS = {
-    "template": f"{_THING} {_any_of(_VERBS)} {_THING} | ( turn on | turn off | open | close ) {_THING}",
-    "digits": " ".join([_any_of(_DIGITS)] * 4),
+    "template": f"{_THING} {_any_of(VERBS)} {_THING} | ( turn on | turn off | open | close ) {_THING}",
+    "digits": " ".join([_any_of(DIGITS)] * 4),
 }
 
 
 def slots(words: Iterable[str], count: int) -> str:
     """The grammar of so many words in a row, each of them any of those given."""
-    return " ".join([_any_of(" ".join(sorted(set(words))))] * count)
+    return " ".join([_any_of(sorted(set(words)))] * count)
 
 
 def heard(samples: Samples, sample_rate: int, grammar: str) -> list[str]:

@@ -14,19 +14,10 @@ from pathlib import Path
 
 from num2words import num2words
 
+from benchmarks.recognition import ADJECTIVES, DIGITS, NOUNS, VERBS
+
 LONGEST = 120  # characters of a chunk
 _FOLDER = Path(__file__).parent
-ADJECTIVES = (
-    "red green blue yellow white black brown orange small happy sad fast slow warm cold quick lazy new old good great "
-    "big long young little early strong hard"
-).split()
-NOUNS = (
-    "dog cat bird fish horse fox door window lamp light kitchen chair table house garden street river mountain water "
-    "bread milk tea coffee music voice model test child man woman school book city country morning evening summer "
-    "winter spring"
-).split()
-VERBS = "likes sees wants knows needs finds takes makes".split()
-DIGITS = "zero one two three four five six seven eight nine".split()
 LETTERS = (
     "ay bee see dee ee eff gee aitch eye jay kay ell em en oh pee cue ar ess tee you vee double-you ex why zee"
 ).split()

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import recognition
+from benchmarks import bootstrap, recognition
 from chatterbox_nb import text as text_rules
 from chatterbox_nb.audio import Clip
 from chatterbox_nb.checkpoint import source
@@ -86,13 +86,11 @@ def rate_of(kind: str, said: Sequence[str], runs: Sequence[Sequence[int]]) -> di
     """Word error rate in per cent over all runs, each run's, and a 95 % interval over sentences drawn anew."""
     words = np.array([len(words_of(line)) for line in said])
     edits = np.mean(np.array(runs), axis=0)
-    drawn = np.random.default_rng(0).integers(0, len(words), (10_000, len(words)))
-    rates = 100 * edits[drawn].sum(1) / words[drawn].sum(1)
     return {
         "kind": kind,
         "wer": round(100 * float(edits.sum() / words.sum()), 2),
         "runs": [round(100 * sum(run) / int(words.sum()), 2) for run in runs],
-        "interval": [round(float(bound), 2) for bound in np.percentile(rates, [2.5, 97.5])],
+        "interval": bootstrap.interval(100 * edits, words),
         "exact": f"{sum(run.count(0) for run in map(list, runs))} of {len(said) * len(runs)}",
     }
 

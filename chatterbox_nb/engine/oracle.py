@@ -121,7 +121,10 @@ def _float(files: Files, role: str) -> dict[str, Tensor]:
 
 
 def _fill_computed(s3gen: Any, missing: list[str]) -> None:
-    """What the package's own constructor computes and `reference.build` leaves empty."""
+    """What the package's own constructor computes and `reference.build` leaves empty.
+
+    `conditioning.own_constants` is not called: what is held against this must not also make it.
+    """
     import librosa
 
     tokenizer = s3gen.tokenizer
