@@ -86,7 +86,7 @@ vocoder. Judge Chatterbox by `english`.
   {told["speech"]["hours"]:g} as speech tokens. Exaggeration from 0 to 1 is the range of espeak-ng's pitch, and a tenth of
   its pace up or down. For the speaker encoders also {strangers}. No person's voice is in it.
 * **Words**: `demo_voice/words.txt`, the likeliest 15,500 words that are both in the CMU pronouncing dictionary and in
-  Debian's American word list, cleaned of rude and cruel ones by the list of PyPI's `better-profanity` and by hand; words
+  Debian's American word list, cleaned of rude and cruel ones by the list of PyPI's `better-profanity` and by reading it whole; words
   that are none, spelled by the statistics of those; sentences by pattern. 118 words, and all that begin with them, are
   held out.
 * **Tokens**: the S3 tokenizer was trained with phonemes, pitch and both speakers' mels as its teachers. {USED_CODES} of its
@@ -95,8 +95,9 @@ vocoder. Judge Chatterbox by `english`.
 ## How well it speaks
 
 pocketsphinx 5.0.4 with its own en-us acoustic model hears it: templates and digits with a grammar each, unseen words as
-three of the 118, natural sentences with its model of English. Temperature 0.8, guidance 0.5, 10 steps, fp32. Intervals are
-over sentences drawn anew with replacement.
+three of the 118, natural sentences with its model of English. Temperature 0.8, guidance 0.5, 10 steps, fp32. espeak-ng
+says nothing twice the same to the sample: it is heard as often as there are seeds. Intervals are over sentences drawn anew
+with replacement.
 
 {words(evaluation)}
 

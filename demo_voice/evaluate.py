@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks import pool
 from demo_voice import texts, traits, words
-from demo_voice.recipe import Recipe
+from demo_voice.espeak import RATE
+from demo_voice.recipe import SPEAKERS, Recipe
+
+
+def ceiling(workers: ProcessPoolExecutor, kind: str, said: Sequence[str], times: int) -> list[list[Future[list[int]]]]:
+    """The edits of espeak-ng itself: of each speaker, of each time. It speaks in this process, one after the other."""
+    return [
+        [workers.submit(words.errors, kind, said, words.by_espeak(said, speaker), RATE) for _ in range(times)]
+        for speaker in range(len(SPEAKERS))
+    ]
 
 
 def evaluate(folder: Path, recipe: Recipe) -> dict[str, Any]:
@@ -18,7 +28,7 @@ def evaluate(folder: Path, recipe: Recipe) -> dict[str, Any]:
     with pool.processes() as workers:
         jobs: dict[str, Mapping[str, Any]] = {
             kind: {
-                "espeak": [workers.submit(words.ceiling, kind, said, speaker) for speaker in (0, 1)],
+                "espeak": ceiling(workers, kind, said, recipe.seeds),
                 "resynthesis": [workers.submit(words.resynthesis, own, kind, said, speaker) for speaker in (0, 1)],
                 "first": [workers.submit(words.takes, own, kind, said, 0, seed) for seed in range(recipe.seeds)],
                 "second": [
@@ -34,9 +44,11 @@ def evaluate(folder: Path, recipe: Recipe) -> dict[str, Any]:
         )
         rates = {}
         for kind, by_who in jobs.items():
-            espeak, again = ([job.result() for job in by_who[name]] for name in ("espeak", "resynthesis"))
+            again = [job.result() for job in by_who["resynthesis"]]
             rates[kind] = {
-                "espeak": [words.rate_of(kind, sets[kind], [edits]) for edits in espeak],
+                "espeak": [
+                    words.rate_of(kind, sets[kind], [job.result() for job in runs]) for runs in by_who["espeak"]
+                ],
                 "resynthesis": [words.rate_of(kind, sets[kind], [edits]) for edits in again],
                 "first": words.rate_of(kind, sets[kind], [job.result() for job in by_who["first"]]),
                 "second": words.rate_of(kind, sets[kind], [job.result() for job in by_who["second"]]),

@@ -16,6 +16,7 @@ from demo_voice.recipe import SPEAKERS, Recipe
 _WINDOWS = (40, 64, 100)  # tokens
 _PROMPTED = 0.7  # share of the windows whose beginning is given
 _NOT_TOLD = -6.0  # log mel that an untrained flow begins at
+_SLOW = 0.15  # of the learning rate of matrices, for the table, biases and what mels are read from and written by
 
 
 def train_flow(folder: Path, recipe: Recipe) -> dict[str, float]:
@@ -50,10 +51,17 @@ def train_flow(folder: Path, recipe: Recipe) -> dict[str, float]:
         found = {"matching": matching, "mean": F.l1_loss(mu, mel)}
         return {**found, "loss": matching + found["mean"]}
 
-    told = train.fit("flow", flow, losses, recipe.flow, folder, train.adamw(flow, recipe.flow.rate, decay=1e-4))
+    optimizers = train.muon(flow, recipe.flow.rate, _SLOW, _inside, decay=1e-4)
+    told = train.fit("flow", flow, losses, recipe.flow, folder, optimizers)
     networks.fold_tables(flow)
     store.save_tensors(folder / "flow.pt", flow.state_dict())
     return told
+
+
+def _inside(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Matrices and kernels of the encoder and of the estimator, but for the last."""
+    inside = name.startswith(("encoder.", "decoder.estimator.")) and "final_proj" not in name
+    return inside and parameter.ndim > 1 and "pos_bias" not in name
 
 
 def _frames_of(sound: Sound, speaker: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -45,7 +45,6 @@ class Recipe:
         sound_texts: texts spoken by both speakers, kept as audio: codec, vocoder and flow learn from them.
         speech_texts: texts spoken by one, kept as tokens: T3 learns from them.
         clips: clips of each voice that the speaker encoders learn from.
-        vocoder_again: a second round, with a learning rate that begins again.
         evaluated: sentences of each kind and seeds of the evaluation.
     """
 
@@ -57,7 +56,6 @@ class Recipe:
     camplus: Fit
     voice_encoder: Fit
     vocoder: Fit
-    vocoder_again: Fit
     flow: Fit
     t3: Fit
     evaluated: int
@@ -67,14 +65,14 @@ class Recipe:
 FULL = Recipe(
     name="full", sound_texts=4_000, speech_texts=60_000, clips=120,
     codec=Fit(2_600, 12, 2e-3), camplus=Fit(400, 16, 3e-3), voice_encoder=Fit(4_000, 36, 3e-3),
-    vocoder=Fit(2_400, 8, 2e-3), vocoder_again=Fit(1_900, 8, 1.3e-3),
-    flow=Fit(7_000, 800, 1.5e-3), t3=Fit(2_800, 32, 1.2e-2),
+    vocoder=Fit(5_500, 8, 1e-2),
+    flow=Fit(4_000, 800, 1e-2), t3=Fit(4_200, 32, 1.2e-2),
     evaluated=10_000, seeds=5,
 )  # fmt: skip
 QUICK = replace(
     FULL, name="quick", sound_texts=60, speech_texts=300, clips=8,
     codec=Fit(40, 4, 2e-3), camplus=Fit(12, 8, 3e-3), voice_encoder=Fit(60, 16, 3e-3),
-    vocoder=Fit(12, 2, 2e-3), vocoder_again=Fit(8, 2, 1e-3), flow=Fit(30, 200, 1.5e-3), t3=Fit(60, 8, 1.2e-2),
+    vocoder=Fit(20, 2, 1e-2), flow=Fit(30, 200, 1e-2), t3=Fit(60, 8, 1.2e-2),
     evaluated=2, seeds=1,
 )  # fmt: skip
 RECIPES = {recipe.name: recipe for recipe in (FULL, QUICK)}

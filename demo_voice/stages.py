@@ -38,8 +38,8 @@ class Stage:
 STAGES = (
     Stage("sound", "corpus:make_sound", alone=True),
     Stage("codec", "codec:train_codec", ("sound",)),
-    Stage("vocoder", "vocoder:train_vocoder", ("sound",)),
     Stage("speakers", "speakers:train_speakers"),
+    Stage("vocoder", "vocoder:train_vocoder", ("sound",)),
     Stage("speech", "corpus:make_speech", ("codec",)),
     Stage("t3", "t3:train_t3", ("speech", "speakers")),
     Stage("flow", "flow:train_flow", ("codec", "speakers")),

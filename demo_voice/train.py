@@ -27,7 +27,8 @@ Losses = Mapping[str, Tensor]  # "loss" is what is minimized; the others are tol
 class Muon(torch.optim.Optimizer):
     """Momentum whose matrices are made orthogonal before they are subtracted (Jordan et al., 2024, KellerJordan/Muon).
 
-    A small transformer learns in about half of the steps that AdamW takes. For matrices inside of layers only.
+    A small transformer learns in about half of the steps that AdamW takes, and so does a stack of convolutions, of
+    which all axes but the first are one. For matrices inside of layers only.
     """
 
     def __init__(
@@ -41,28 +42,39 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                moved = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-                moved.lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonal(parameter.grad.lerp(moved, group["momentum"]))
+                gradient = parameter.grad.flatten(1)
+                moved = self.state[parameter].setdefault("momentum", torch.zeros_like(gradient))
+                moved.lerp_(gradient, 1 - group["momentum"])
+                update = orthogonal(gradient.lerp(moved, group["momentum"])).view_as(parameter)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * max(1, parameter.shape[0] / parameter.shape[1]) ** 0.5)
+                parameter.add_(update, alpha=-group["lr"] * max(1, gradient.shape[0] / gradient.shape[1]) ** 0.5)
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Roughly the nearest matrix with singular values of 1, by Newton and Schulz."""
-    x = matrix / (matrix.norm() + 1e-7)
+    """Roughly the nearest matrix with singular values of 1, by Newton and Schulz; bfloat16 is exact enough for it."""
+    x = (matrix / (matrix.norm() + 1e-7)).bfloat16()
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(steps):
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if tall else x
+    return (x.T if tall else x).to(matrix)
 
 
 def adamw(
     module: nn.Module, rate: float, betas: tuple[float, float] = (0.9, 0.98), decay: float = 1e-3
 ) -> list[torch.optim.Optimizer]:
     return [torch.optim.AdamW(module.parameters(), rate, betas, weight_decay=decay)]
+
+
+def muon(
+    module: nn.Module, rate: float, slow: float, inside: Callable[[str, nn.Parameter], bool],
+    betas: tuple[float, float] = (0.9, 0.98), decay: float = 1e-3,
+) -> list[torch.optim.Optimizer]:  # fmt: skip
+    """Muon for the parameters inside, and AdamW at a part of the learning rate for all others that are trained."""
+    matrices = {name: one for name, one in module.named_parameters() if inside(name, one)}
+    others = [one for name, one in module.named_parameters() if name not in matrices and one.requires_grad]
+    return [Muon(matrices.values(), rate), torch.optim.AdamW(others, rate * slow, betas, weight_decay=decay)]
 
 
 def seeded(name: str, step: int) -> np.random.Generator:
@@ -106,7 +118,7 @@ def fit(
             optimizer.step()
         if step % 5 == 0:
             _average(average, module, min(averaged, step / (step + 50)))
-        recent = [*recent[-_LOGGED + 1 :], {key: float(value) for key, value in found.items()}]
+        recent = [*recent[-_LOGGED + 1 :], {key: value.detach().item() for key, value in found.items()}]
         last = step == plan.steps - 1
         if step % _LOGGED == 0 or last:
             with log.open("a") as file:

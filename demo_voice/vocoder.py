@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
 
 from demo_voice import networks, store, train
 from demo_voice.corpus import FRAMES, SAMPLES, Sound
@@ -17,6 +19,7 @@ _CROP = 24  # frames of 20 ms
 _HOP = SAMPLES // FRAMES
 _SPECTRA = (400, 1024, 2048)  # lengths of a Fourier transform
 _PITCH = 1 / 20  # weight of a Hertz
+_SLOW = 0.2  # of the learning rate of kernels, for biases and the slopes of its snakes
 
 
 class _Spectra(nn.Module):
@@ -61,13 +64,23 @@ def train_vocoder(folder: Path, recipe: Recipe) -> dict[str, float]:
         }
         return {**found, "loss": sum(found.values())}
 
-    told: dict[str, float] = {}
-    for name, plan in (("vocoder_first", recipe.vocoder), ("vocoder", recipe.vocoder_again)):
-        path = folder / f"{name}.pt"
-        if path.exists():
-            vocoder.load_state_dict(store.load_tensors(path))
-            continue
-        optimizers = train.adamw(vocoder, plan.rate, betas=(0.8, 0.99), decay=1e-4)
-        told = train.fit(name, vocoder, losses, plan, folder, optimizers, clip=5.0)
-        store.save_tensors(path, vocoder.state_dict())
+    normed = without_norms(vocoder)
+    optimizers = train.muon(vocoder, recipe.vocoder.rate, _SLOW, _inside, betas=(0.8, 0.99), decay=1e-4)
+    told = train.fit("vocoder", vocoder, losses, recipe.vocoder, folder, optimizers, clip=5.0)
+    for layer in normed:
+        weight_norm(layer)
+    store.save_tensors(folder / "vocoder.pt", vocoder.state_dict())
     return told
+
+
+def without_norms(vocoder: nn.Module) -> list[nn.Module]:
+    """Makes plain weights of normed ones, and gives their layers: an orthogonal step has no use for a length apart."""
+    normed = [layer for layer in vocoder.modules() if parametrize.is_parametrized(layer, "weight")]
+    for layer in normed:
+        parametrize.remove_parametrizations(layer, "weight")
+    return normed
+
+
+def _inside(name: str, parameter: nn.Parameter) -> bool:
+    """Kernels of more than one channel."""
+    return parameter.ndim == 3 and min(parameter.shape[:2]) > 1

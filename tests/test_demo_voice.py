@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from benchmarks import pages
 from chatterbox_nb import text as text_rules
-from demo_voice import card, corpus, espeak, networks, recipe, stages, store, texts, train
+from demo_voice import card, corpus, espeak, networks, recipe, stages, store, texts, train, vocoder
 from demo_voice.espeak import Manner
 from demo_voice.recipe import USED_CODES, Fit
 
@@ -158,6 +159,26 @@ def test_unused_codes_share_one_row() -> None:
 def test_an_orthogonal_matrix_has_singular_values_near_one(shape: tuple[int, int]) -> None:
     found = torch.linalg.svdvals(train.orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
     assert found.min() > 0.6 and found.max() < 1.3
+
+
+def test_a_kernel_moves_as_one_matrix_of_all_but_its_first_axis() -> None:
+    kernel, matrix = (nn.Parameter(torch.zeros(shape)) for shape in ((4, 3, 5), (4, 15)))
+    gradient = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    kernel.grad, matrix.grad = gradient, gradient.flatten(1)
+    train.Muon([kernel, matrix], 1e-2).step()
+    assert kernel.abs().max() > 0 and torch.equal(kernel.flatten(1), matrix)
+
+
+def test_a_vocoder_is_trained_without_its_norms_and_kept_with_them() -> None:
+    module = networks.fresh().s3gen.mel2wav
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    layers = vocoder.without_norms(module)
+    assert layers and not [name for name in module.state_dict() if "parametrizations" in name]
+    for layer in layers:
+        weight_norm(layer)
+    assert module.state_dict().keys() == before.keys()
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(tensor, before[name])
 
 
 # The loop
