@@ -72,8 +72,8 @@ def test_it_is_brought_up_to_date_when_a_model_is_loaded_and_when_something_is_s
 def test_a_panel_without_takes_saves_none(kernel: Kernel, take: Take) -> None:
     (picture, _) = kernel.ok("%tts_panel memory").displays
     assert "<audio" not in picture["text/html"]
-    (picture, _) = kernel.ok("%tts_panel speak").displays
-    assert "<audio" in picture["text/html"]
+    displays = kernel.ok("%tts_panel speak").displays  # the other panel's picture may be drawn anew meanwhile
+    assert [shown for shown in displays if "<audio" in shown.get("text/html", "")]
 
 
 def test_it_holds_the_newest_takes_and_no_more_sound_than_a_notebook_should(take: Take) -> None:

@@ -210,12 +210,12 @@ def long_take(take: Take) -> Take:
 
 @pytest.mark.parametrize("seconds_of_speech", [1, 3, 10])
 def test_a_notebook_grows_by_at_most_15_kb_a_second_of_speech(long_take: Take, seconds_of_speech: int) -> None:
-    """All of what is saved for one take: its text and its HTML."""
+    """All of what is saved for one take: its text, its HTML and the sound in that; a page has a thousand bytes free."""
     speech = replace(long_take, samples=long_take.samples[: seconds_of_speech * 24_000])
     assert speech.duration == seconds_of_speech
     saved = len(repr(speech).encode()) + len(html_of(speech).encode())
     print(f"{seconds_of_speech} s: {saved} bytes, {saved / seconds_of_speech / 1e3:.1f} kB a second")
-    assert saved <= 15_000 * seconds_of_speech
+    assert saved <= 15_000 * seconds_of_speech + 1_000
 
 
 def picture_of(html: str) -> ElementTree.Element:
