@@ -108,18 +108,14 @@ def test_a_real_models_int8_weighs_what_its_plan_says() -> None:
 
 # The page and what it says
 
-measured = pytest.mark.skipif(not int4_table.RESULTS.exists(), reason="make int4 has not been run")
 
-
-@measured
 def test_the_page_is_made_from_the_results() -> None:
     assert int4_table.PAGE.read_text(encoding="utf-8") == int4_table.page(int4_table.committed())
 
 
-@measured
 def test_the_figures_are_of_the_voice_that_is_here() -> None:
     assert int4_table.committed()["voice"] == quality_worker.voice(), "make int4"
 
 
 def test_int4_is_offered_only_if_it_passes_the_gate() -> None:
-    assert "int4" not in plan.PRECISIONS or (int4_table.RESULTS.exists() and int4_table.passing(int4_table.committed()))
+    assert "int4" not in plan.PRECISIONS or int4_table.passing(int4_table.committed())
