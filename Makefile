@@ -53,7 +53,7 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not weights and not full and not gpu and not browser and not more"
-	CHATTERBOX_NB_MODEL=demo $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 300 -p no:xdist notebooks
+	CHATTERBOX_NB_MODEL=demo $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 300 -n 2 --dist loadfile notebooks
 
 test-browser: $(READY)
 	OUT="$(OUT)" $(BIN)/python -m pytest -m browser -p no:xdist tests/browser

@@ -64,7 +64,7 @@ def main() -> None:
     failed = []
     for name, command in {
         "tests": ["-n", "2", "--dist", "loadgroup", "--ignore", "tests/browser", "-m", SELECTED],
-        "notebooks": ["--nbval-lax", "--nbval-cell-timeout", "300", "-p", "no:xdist", "notebooks"],
+        "notebooks": ["--nbval-lax", "--nbval-cell-timeout", "300", "-n", "2", "--dist", "loadfile", "notebooks"],
     }.items():
         with _timed(f"{name} on Colab's stack"):
             done = _run("-m", "pytest", "-p", "no:cacheprovider", *HOST_WARNINGS, *command, check=False)

@@ -218,17 +218,19 @@ for _ in range(3):
     before = usage.process_bytes()
     for precision in orders:
         assert tts.load("demo", precision=precision).plan.precision == precision
-    print(usage.process_bytes() - before)
+    grown = usage.process_bytes() - before
+    print(grown)
+    if grown < 6_000_000: break  # fp32 takes 30 MB, int8 8 MB
 """
 
 
 def test_ten_switches_do_not_grow() -> None:
     """Through all precisions, in a process of its own: others' threads would keep memory of theirs.
 
-    Thrice: what is lost adds up each time, what the allocator moves about does not.
+    Up to thrice: what is lost adds up each time, what the allocator moves about does not.
     """
     found = subprocess.run([sys.executable, "-c", SWITCHING_PROGRAM], capture_output=True, text=True, check=True)
-    assert min(map(int, found.stdout.split())) < 6_000_000  # fp32 takes 30 MB, int8 8 MB
+    assert int(found.stdout.split()[-1]) < 6_000_000, found.stdout
 
 
 def test_auto_keeps_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
