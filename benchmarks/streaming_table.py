@@ -6,10 +6,9 @@ import statistics
 
 from benchmarks import pages, quality_worker
 from benchmarks.pages import Figures
-from benchmarks.quality_gate import LARGEST_POINTS
+from benchmarks.quality_gate import LARGEST_MEL, LARGEST_POINTS
 
 RESULTS, PAGE = pages.results_of("streaming"), pages.page_of("streaming")
-LARGEST_MEL = 0.05  # L1 of log mels in speech, as of an effort
 LARGEST_OVER = 0.02  # of joins, beyond what 1 % of places inside a take are beyond
 SMALLEST_MARK = 0.8
 LOOKS = {
