@@ -148,7 +148,7 @@ def times(results: Figures) -> str:
 
 def page(results: Figures) -> str:
     """docs/effort.md, whole."""
-    int8 = pages.committed(quality_gate.RESULTS)["configurations"]["int8, fused"]["mel"]
+    int8 = quality_gate.committed()["configurations"]["int8, fused"]["mel"]
     chance = next(figures for name, figures in results["cells"].items() if "other noise" in name)
     verdict = f"**Not passed**: {'; '.join(found)}." if (found := failures(results)) else "It passes."
     earlier = pages.of_which_voice(results, quality_worker.voice())

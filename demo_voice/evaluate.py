@@ -42,16 +42,18 @@ def evaluate(folder: Path, recipe: Recipe) -> dict[str, Any]:
             workers.submit(traits.exaggeration, own, few),
             workers.submit(traits.guidance, own, few * 2),
         )
-        rates = {}
-        for kind, by_who in jobs.items():
-            again = [job.result() for job in by_who["resynthesis"]]
-            rates[kind] = {
-                "espeak": [
-                    words.rate_of(kind, sets[kind], [job.result() for job in runs]) for runs in by_who["espeak"]
-                ],
-                "resynthesis": [words.rate_of(kind, sets[kind], [edits]) for edits in again],
-                "first": words.rate_of(kind, sets[kind], [job.result() for job in by_who["first"]]),
-                "second": words.rate_of(kind, sets[kind], [job.result() for job in by_who["second"]]),
+
+        def rate(kind: str, runs: Sequence[Future[list[int]]]) -> dict[str, Any]:
+            return words.rate_of(kind, sets[kind], [run.result() for run in runs])
+
+        rates = {
+            kind: {
+                "espeak": [rate(kind, runs) for runs in by_who["espeak"]],
+                "resynthesis": [rate(kind, [run]) for run in by_who["resynthesis"]],
+                "first": rate(kind, by_who["first"]),
+                "second": rate(kind, by_who["second"]),
             }
+            for kind, by_who in jobs.items()
+        }
         like, exaggerated, guided = (job.result() for job in others)
     return {"words": rates, "likeness": like, "exaggeration": exaggerated, "guidance": guided}
