@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 OUT ?= out
 READY = $(VENV)/.ready
 
-.PHONY: help demo lab test test-browser test-kernels pictures lint test-pythons test-weights test-gpu test-colab oracle-full bench quality quality-check demo-voice demo-voice-quick espeak int4 effort classroom streaming clean
+.PHONY: help demo lab test test-browser test-kernels pictures lint test-pythons test-weights test-gpu test-colab oracle-full bench gpu quality quality-check demo-voice demo-voice-quick espeak int4 effort classroom streaming clean
 
 help:
 	@echo "make demo          run the quickstart notebook headless: an HTML page and a WAV in $(OUT)/"
@@ -17,6 +17,8 @@ help:
 	@echo "make pictures      the README's pictures of the panels, made again"
 	@echo "make oracle-full   full-size random weights against the package itself (minutes, 12 GB of memory)"
 	@echo "make bench         full-size report: ours and the package in one run (minutes, 12 GB of memory)"
+	@echo "make gpu           the same on a GPU: rewrites docs/gpu.md (under 8 minutes, a CUDA device)"
+	@echo "make test-gpu      the tests that need a CUDA device"
 	@echo "make quality       what each precision costs the demo voice: rewrites docs/quality.md (half an hour)"
 	@echo "make int4          what int4 would cost and weigh, an experiment: rewrites docs/int4.md (a quarter of an hour)"
 	@echo "make demo-voice    the embedded voice from nothing, trained and evaluated, into the package (1 1/2 hours, 3 GB of disk)"
@@ -75,6 +77,10 @@ oracle-full: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.cpu
+
+gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu_table
 
 quality: $(READY)
 	$(BIN)/python -m benchmarks.quality

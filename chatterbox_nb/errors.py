@@ -104,3 +104,10 @@ def nearest(word: str, choices: Iterable[Any]) -> str:
     written = {str(choice).lower(): str(choice) for choice in choices}
     found = get_close_matches(word.lower(), written, n=1, cutoff=0.6)
     return f" Did you mean {written[found[0]]}?" if found else ""
+
+
+def cure(precision: str, model: str) -> str:
+    """What makes room for a model at a precision."""
+    if precision == "int8":
+        return "Close other programs or notebooks, or %tts_unload first."
+    return f"Try %tts_load {model} --precision int8."

@@ -151,7 +151,7 @@ class Manager(ModelThread):
     def _load(self, job: Job[Any], asked: Asked) -> LoadReport:
         from chatterbox_nb.checkpoint import source as sources
         from chatterbox_nb.engine import model as engine
-        from chatterbox_nb.precision.plan import cure
+        from chatterbox_nb.errors import cure
 
         tell = self.teller(job)
         tell(Progress("find", detail=asked.model))
@@ -330,7 +330,7 @@ class Manager(ModelThread):
             bytes_by_component={name: size for name, size in model.report.bytes_by_component.items() if size},
             source=model.files.origin,
             weights=model.report.weights,
-            reason=plan.reason,
+            reason=model.reason,
             int8_off=plan.off,
             verified=devices.facts(plan.device).verified,
         )

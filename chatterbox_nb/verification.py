@@ -58,10 +58,13 @@ def run(
     for precision in (name for name in PRECISIONS if name != "auto"):
         figures = measured[precision] = _attempt(_measure, model, precision, device)
         tell(f"{precision}: {told(figures)}")
+        for step in figures.get("steps", []):
+            tell(f"  {step['rows']} rows at {step['position']}: {step['milliseconds']:.2f} ms a token")
         if precision == "fp32" and "bytes" in figures:
             oracle = _attempt(_against_the_package)
             tell(f"the package's own numbers: {told_of_oracle(oracle)}")
     used = next((figures["device"] for figures in measured.values() if "device" in figures), "none")
+    kernels = _attempt(_kernels, used) if used.startswith("cuda") else {}
     results: Figures = {
         "model": model,
         "date": now().date().isoformat(),
@@ -72,6 +75,7 @@ def run(
         "seed": SEED,
         "precisions": measured,
         "oracle": oracle,
+        **({"gpu": kernels} if kernels else {}),
     }
     path = Path(folder) / f"verified-{_slug(results['title'])}-{results['date']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +116,31 @@ def _measure(model: str, precision: str, device: str | None, found: Figures) -> 
     for _ in range(2):
         found["takes"].append(_of_take(speech.speak(TEXT, seed=SEED)))
     found["memory"] = asdict(speech.memory())
+    if report.plan.device.startswith("cuda"):
+        shared = manager.get()
+        found |= shared.submit("measuring", lambda job: _on_gpu(shared.loaded())).wait()
+
+
+def _on_gpu(model: Model) -> Figures:
+    """Tokens by position, takes alone and side by side, the first sound: what docs/gpu.md shows of another machine."""
+    import torch
+
+    from chatterbox_nb import gpu_figures
+
+    with torch.inference_mode():
+        return {"steps": gpu_figures.steps(model), "gpu_takes": gpu_figures.takes(model)}
+
+
+def _kernels(device: str, found: Figures) -> None:
+    import torch
+
+    from chatterbox_nb import gpu_figures
+    from chatterbox_nb.checkpoint.catalog import ENGLISH
+
+    speech.unload()
+    place = torch.device(device)
+    found["copy_bytes_per_second"] = gpu_figures.copy_bandwidth(place)
+    found["kernels"] = gpu_figures.kernels(ENGLISH.t3, place)
 
 
 def _of_take(take: Take) -> Figures:

@@ -14,6 +14,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import torch
+
+# Where there is no GPU, Triton's kernels run in its interpreter; it asks when it is imported first.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from chatterbox_nb import manager
 from chatterbox_nb.checkpoint import source, synthetic
 from chatterbox_nb.engine import model as engine
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
 SENTENCE = "The brown spring wants the orange street."
 OTHER_SENTENCE = "Turn on the quick milk."
 HERE = device.facts("cpu")
+# Where Triton's kernels are tested: a GPU, or this machine, which interprets them.
+GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # The kernels that multiply a few rows with int8 weights, where this processor has them; and every kernel.
 FAST_KERNELS = [
     pytest.param("int8pack", marks=pytest.mark.skipif(HERE.capability not in ("AVX2", "AVX512"), reason="no AVX2")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 
 import pytest
@@ -82,6 +83,7 @@ def test_bf16_is_native_from_capability_8(facts: DeviceFacts, native: bool) -> N
         (DeviceFacts("cpu", "AMD64"), True),
         (DeviceFacts("cpu", "aarch64"), False),
         (DeviceFacts("cuda:0", "x86_64", "8.0"), False),
+        (DeviceFacts("cuda:0", "x86_64", "9.0"), True),  # an H200
         (DeviceFacts("mps", "arm64"), False),
     ],
 )
@@ -98,3 +100,13 @@ def test_a_cuda_device_by_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.resolve("CUDA") == device.resolve("auto") == "cuda:0"
     with pytest.raises(PrecisionError, match=r"no device 'cuda:2'; it has cuda:0, cuda:1, cpu"):
         device.resolve("cuda:2")
+
+
+def test_a_gpu_has_triton_or_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "7.5 and higher" in device.without_triton((7, 0))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert device.without_triton((9, 0)) == "Triton is not installed"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert device.without_triton((7, 5)) == device.without_triton((12, 0)) == ""
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert "ROCm" in device.without_triton((9, 0))

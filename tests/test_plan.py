@@ -425,6 +425,33 @@ def test_where_a_step_can_be_compiled_it_is_at_every_precision(
     assert fused == {("t3", "linear"), ("t3", "head")}
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_a_gpu_has_a_fused_step_at_every_precision_or_says_why_not(
+    tiny_tensors: tuple[TensorInfo, ...], precision: str
+) -> None:
+    gpu = DeviceFacts("cuda:0", "x86_64", "9.0", unfused="")
+    planned = plan(tiny_tensors, precision, gpu)
+    assert planned.kernel == "fused"
+    assert planned.reason == f"{precision} on cuda:0; T3's step is five kernels a layer"
+    without = plan(tiny_tensors, precision, replace(gpu, unfused="Triton is not installed"))
+    assert without.kernel == ("plain" if precision == "int8" else "")
+    assert without.reason.endswith("not by one compiled step (Triton is not installed)")
+    with pytest.raises(PrecisionError, match=r"'fused' does not run .*\(Triton is not installed\)"):
+        plan(tiny_tensors, precision, replace(gpu, unfused="Triton is not installed"), "fused")
+
+
+def test_a_step_that_turns_out_not_to_work_leaves_a_plan_that_says_so(tiny_tensors: tuple[TensorInfo, ...]) -> None:
+    from chatterbox_nb.engine.assembly import without_fused
+
+    for precision, kernel in (("int8", "plain"), ("bf16", "")):
+        planned = plan(tiny_tensors, precision, DeviceFacts("cuda:0", "x86_64", "9.0", unfused=""))
+        left = without_fused(planned, "a layer is off by 1 of its size")
+        assert left.kernel == kernel
+        assert "fused" not in {row.kernel for row in left.rows}
+        assert left.expected_bytes == planned.expected_bytes
+        assert left.reason.endswith("(a layer is off by 1 of its size)")
+
+
 def test_plain_is_torch_at_every_precision(tiny_tensors: tuple[TensorInfo, ...]) -> None:
     here = replace(AVX512, unfused="")
     assert plan(tiny_tensors, "fp32", here, "plain").kernel == ""

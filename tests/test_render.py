@@ -357,7 +357,7 @@ def test_a_device_that_was_never_tried_says_so(results: dict[str, Shown]) -> Non
     assert isinstance(info, ModelInfo)
     elsewhere = replace(info, device="cuda:0", verified=False, kernel="")
     for text in (repr(elsewhere), Page(html_of(elsewhere)).text):
-        assert "not run on cuda yet: unverified on hardware" in text
+        assert "not run on this kind of cuda yet: unverified on hardware" in text
 
 
 def test_memory_says_what_each_figure_counts() -> None:

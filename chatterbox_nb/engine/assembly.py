@@ -6,6 +6,7 @@ T3 and the flow's estimator are ours, the rest is the package's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.errors import PrecisionError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision import kernels, layers
-from chatterbox_nb.precision.plan import COMPUTED, DeviceFacts, Plan, TensorInfo, compute_of, storage_of
+from chatterbox_nb.precision.plan import COMPUTED, DeviceFacts, Plan, Row, TensorInfo, compute_of, storage_of
 
 # The files that hold tensors, and which of them each component that stays in memory comes from.
 TENSOR_FILES = ("t3", "s3gen", "voice_encoder")
@@ -54,7 +55,7 @@ def assemble(
     vocoder.own_upsampling(s3gen.mel2wav)
     with torch.device("meta"):
         flow.own_parts(s3gen.flow, spec.s3gen)
-    t3.compiled = planned.kernel == "fused"
+    t3.compiled = planned.kernel == "fused" and device.kind == "cpu"
     s3gen.flow.decoder.estimator.tiled = compiling.tiles_attention(planned, spec.s3gen)
     modules: Modules = {"t3": t3, "flow": s3gen.flow, "vocoder": s3gen.mel2wav}
     for component in COMPUTED:
@@ -154,6 +155,18 @@ def _leave_out(module: nn.Module, names: Iterable[str]) -> None:
     for layer in module.modules():
         if getattr(layer, "num_batches_tracked", None) is not None:
             layer.num_batches_tracked = None  # type: ignore[assignment]
+
+
+def without_fused(planned: Plan, problem: str) -> Plan:
+    """A plan whose fused step turned out not to work."""
+    kernel = "plain" if planned.precision == "int8" else ""
+
+    def named(row: Row) -> Row:
+        return replace(row, kernel=kernel if row.storage == "int8" else "") if row.kernel == "fused" else row
+
+    rows = tuple(map(named, planned.rows))
+    because = f"T3's layers are multiplied by torch, not by one compiled step ({problem})"
+    return replace(planned, kernel=kernel, rows=rows, because=because)
 
 
 def check_converted(rows: Iterable[Any]) -> None:

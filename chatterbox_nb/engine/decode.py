@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,10 +22,14 @@ from chatterbox_nb.engine.sampling import Sampling, draw, guide
 from chatterbox_nb.errors import TextError
 from chatterbox_nb.events import CancelToken
 from chatterbox_nb.precision import huge
+from chatterbox_nb.precision.exact import exact
 
 if TYPE_CHECKING:
+    from chatterbox_nb.engine.gpu_decode import GpuDecoding
     from chatterbox_nb.engine.nets.stepper import Stepper
 
+# What decodes chunks: on a CPU, or on a GPU.
+Decoder: TypeAlias = "Decoding | GpuDecoding"
 # Tokens that a chunk's cache has room for at first: 10 s. It grows by half.
 _ROOM = 256
 
@@ -62,9 +66,10 @@ class Decoded:
 
 def prefill(t3: T3, speaker: Tensor, prompt: Tensor, exaggeration: float) -> Prefix:
     """The voice, once a take."""
-    embedded = t3.conditioning(speaker, prompt, exaggeration)
-    cache = Cache.empty(t3.dims, 1, embedded.shape[1], embedded.device, embedded.dtype)
-    t3.backbone(embedded, cache, 0)
+    with exact(speaker.device):
+        embedded = t3.conditioning(speaker, prompt, exaggeration)
+        cache = Cache.empty(t3.dims, 1, embedded.shape[1], embedded.device, embedded.dtype)
+        t3.backbone(embedded, cache, 0)
     return Prefix(cache.keys, cache.values)
 
 
@@ -92,7 +97,7 @@ def decode(
         TextError: more text tokens than the model has positions for.
         EngineError: the logits are not finite.
     """
-    with Decoding(t3, prefix, options, cancel) as decoding:
+    with begun(t3, prefix, options, cancel) as decoding:
         line = decoding.begin(text, noise, budget, limit)
         while line.finish is None:
             decoding.advance()
@@ -100,26 +105,42 @@ def decode(
     return line.decoded
 
 
-@dataclass(eq=False)
+def begun(t3: T3, prefix: Prefix, options: Sampling, cancel: CancelToken | None = None, at_once: int = 1) -> Decoder:
+    """What decodes chunks with this T3, where it is.
+
+    Args:
+        at_once: chunks side by side, at the most.
+    """
+    if t3.runner is None:
+        return Decoding(t3, prefix, options, cancel)
+    from chatterbox_nb.engine.gpu_decode import GpuDecoding
+
+    return GpuDecoding(t3.runner, prefix, options, cancel, at_once)
+
+
+def check_text(text: Tensor, dims: T3Dims) -> None:
+    """Raises TextError: more text tokens than the model has positions for."""
+    if len(text) > dims.text_positions:
+        raise TextError(
+            f"This chunk has {len(text)} text tokens and the model has {dims.text_positions} positions. "
+            "Split it, or lower MAX_CHUNK_LENGTH."
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class Line:
     """A chunk while it is decoded.
 
     Args:
-        cache: keys and values of its rows.
         start: positions before its first token.
         wanted: tokens after which it ends.
         ends: how it ends then.
-        seen: bool `[V]`, the tokens so far, begin-of-speech included.
-        logits: of the next token, `[rows, V]`.
     """
 
     noise: Noise
-    cache: Cache
     start: int
     wanted: int
     ends: Finish
-    seen: Tensor
-    logits: Tensor
     tokens: list[int] = field(default_factory=list)
     finish: Finish | None = None
 
@@ -127,6 +148,21 @@ class Line:
     def decoded(self) -> Decoded:
         assert self.finish is not None, "it has not ended"
         return Decoded(tuple(self.tokens), self.finish)
+
+
+@dataclass(eq=False, kw_only=True)
+class CpuLine(Line):
+    """A line, with what its next token comes from.
+
+    Args:
+        cache: keys and values of its rows.
+        seen: bool `[V]`, the tokens so far, begin-of-speech included.
+        logits: of the next token, `[rows, V]`.
+    """
+
+    cache: Cache
+    seen: Tensor
+    logits: Tensor
 
 
 class Decoding:
@@ -142,7 +178,7 @@ class Decoding:
 
     def __init__(self, t3: T3, prefix: Prefix, options: Sampling, cancel: CancelToken | None = None) -> None:
         self.t3, self.prefix, self.options, self.cancel = t3, prefix, options, cancel
-        self.lines: list[Line] = []
+        self.lines: list[CpuLine] = []
         self._rows = 2 if options.cfg_weight > 0 else 1
         self._stepper: Stepper | None = None
 
@@ -152,19 +188,19 @@ class Decoding:
     def __exit__(self, *_: object) -> None:
         self.rest()
 
+    def end(self) -> None:
+        """Nothing will be begun any more."""
+        self.rest()
+
     def rest(self) -> None:
         """Lets the helping threads go, until the next token."""
         if self._stepper is not None:
             self._stepper.rest()
 
-    def begin(self, text: Tensor, noise: Noise, budget: int, limit: int) -> Line:
+    def begin(self, text: Tensor, noise: Noise, budget: int, limit: int) -> CpuLine:
         """Reads a chunk's text; `advance` decodes it from now on. Args and errors: as of `decode`."""
         dims = self.t3.dims
-        if len(text) > dims.text_positions:
-            raise TextError(
-                f"This chunk has {len(text)} text tokens and the model has {dims.text_positions} positions. "
-                "Split it, or lower MAX_CHUNK_LENGTH."
-            )
+        check_text(text, dims)
         limit = min(limit, dims.speech_positions)
         wanted = min(budget, limit)
         start = self.prefix.length + len(text) + 2
@@ -175,7 +211,7 @@ class Decoding:
         seen = torch.zeros(dims.speech_vocab, dtype=torch.bool, device=text.device)
         seen[dims.start_speech] = True
         ends: Finish = "limit" if wanted == limit else "budget"
-        line = Line(noise, cache, start, wanted, ends, seen, logits)
+        line = CpuLine(noise=noise, start=start, wanted=wanted, ends=ends, cache=cache, seen=seen, logits=logits)
         self.lines.append(line)
         return line
 
@@ -199,7 +235,7 @@ class Decoding:
             rows = x.expand(self._rows, 1, -1)
             line.logits = self.t3.logits(rows, line.cache, line.start + len(line.tokens) - 1)
 
-    def _draw(self, line: Line) -> None:
+    def _draw(self, line: CpuLine) -> None:
         count = len(line.tokens) + 1
         finite.check(line.logits, f"T3's logits at token {count}", self.prefix.keys.dtype)
         token = draw(guide(line.logits, self.options.cfg_weight), line.seen, self.options, line.noise)

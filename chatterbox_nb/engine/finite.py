@@ -24,10 +24,15 @@ def check(x: Tensor, what: str, computed_in: torch.dtype) -> None:
     # A sum is finite only if all of it is, and quicker; one that is not may have grown too large.
     if math.isfinite(float(x.sum())) or bool(torch.isfinite(x).all()):
         return
+    raise failure(what, computed_in)
+
+
+def failure(what: str, computed_in: torch.dtype) -> EngineError:
+    """The error that tells it, for those that found it themselves."""
     dtype = str(computed_in).removeprefix("torch.")
     cure = (
         "Try another seed or voice; if it stays, delete the checkpoint's files and load again."
         if computed_in == torch.float32
         else "Try --precision fp32."
     )
-    raise EngineError(f"Not finite, computed in {dtype}: {what}. {cure}")
+    return EngineError(f"Not finite, computed in {dtype}: {what}. {cure}")

@@ -22,6 +22,7 @@ from chatterbox_nb.engine.nets import estimator
 from chatterbox_nb.engine.nets.estimator import MELS, Estimator, Velocity
 from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.events import CancelToken
+from chatterbox_nb.precision.exact import exact
 
 GUIDANCE = 0.7  # CFM_PARAMS.inference_cfg_rate
 
@@ -53,6 +54,7 @@ def own_parts(flow: Any, dims: S3GenDims) -> None:
     for embed in (flow.encoder.embed, flow.encoder.up_embed):
         embed.pos_enc = RelativePositions(embed.pos_enc.d_model)
     flow.decoder.estimator = Estimator(dims).eval()
+    flow.solver = None  # on a GPU: `gpu_flow.Solver`
 
 
 def fills(flow: Any) -> list[Fill]:
@@ -89,24 +91,62 @@ def tokens_to_mel(
         EngineError: the mel is not finite.
     """
     device, dtype = flow.encoder_proj.bias.device, flow.encoder_proj.bias.dtype
+    with exact(device):
+        mu, speaker, condition = _conditions(flow, tokens.to(device), voice)
+        times = time_steps(steps).to(device)
+        # The steps add up in float32, whatever the networks compute in.
+        x = noise.flow(MELS, mu.shape[1]).to(device)[0].t()
+        solve = euler if flow.solver is None else flow.solver
+        x = solve(flow.decoder.estimator, mu, speaker, condition, x, times, on_step, cancel)
+    finite.check(x, "the mel spectrogram", dtype)
+    return x[voice.prompt_mel.shape[1] :].t()[None].contiguous()
+
+
+def _conditions(flow: Any, tokens: Tensor, voice: Voice) -> tuple[Tensor, Tensor, Tensor]:
+    """What the estimator is told beside the mel so far: mu `[2, T, 80]`, the speaker `[2, 80]`, the reference's mel."""
+    device, dtype = tokens.device, flow.encoder_proj.bias.dtype
     speaker = flow.spk_embed_affine_layer(F.normalize(voice.speaker_vector.to(device, dtype), dim=1))  # [1, 80]
-    joined = torch.cat([voice.prompt_tokens.to(device), tokens.to(device)], dim=1)
+    joined = torch.cat([voice.prompt_tokens.to(device), tokens], dim=1)
     lengths = torch.tensor([joined.shape[1]], device=device)
     hidden, _ = flow.encoder(flow.input_embedding(joined), lengths)
     mu = flow.encoder_proj(hidden)  # [1, T, 80]
-    prompt = voice.prompt_mel.to(device, dtype)
     condition = torch.zeros_like(mu)
-    condition[:, : prompt.shape[1]] = prompt
+    condition[:, : voice.prompt_mel.shape[1]] = voice.prompt_mel.to(device, dtype)
     # The second row has neither mu nor speaker nor condition: what guidance leads away from.
     mu, speaker, condition = (torch.cat([given, torch.zeros_like(given)]) for given in (mu, speaker, condition))
-    times = time_steps(steps).to(device)
-    velocity = Velocity(flow.decoder.estimator, mu, speaker, condition, times[:-1])
-    x = noise.flow(MELS, mu.shape[1]).to(device)[0].t()  # the steps add up in float32, whatever the networks compute in
-    for step in range(steps):
+    return mu, speaker, condition
+
+
+def euler(
+    net: Estimator,
+    mu: Tensor,
+    speaker: Tensor,
+    condition: Tensor,
+    x: Tensor,
+    times: Tensor,
+    on_step: Callable[[int], None],
+    cancel: CancelToken | None,
+) -> Tensor:
+    """Euler steps, with guidance.
+
+    Args:
+        mu, condition: `[2, T, 80]`, the second row unguided; speaker `[2, 80]`.
+        x: noise, float32 `[T, 80]`.
+        times: `[steps + 1]`.
+
+    Returns:
+        The mel, `[T, 80]`.
+    """
+    velocity = Velocity(net, mu, speaker, condition, times[:-1])
+    for step in range(len(times) - 1):
         if cancel is not None:
             cancel.check()
-        guided, unguided = velocity(x, step).float()
-        x = x + (times[step + 1] - times[step]) * ((1.0 + GUIDANCE) * guided - GUIDANCE * unguided)
+        x = x + (times[step + 1] - times[step]) * guided(velocity(x, step))
         on_step(step + 1)
-    finite.check(x, "the mel spectrogram", dtype)
-    return x[prompt.shape[1] :].t()[None].contiguous()
+    return x
+
+
+def guided(velocity: Tensor) -> Tensor:
+    """`[2, T, 80]` to float32 `[T, 80]`: away from the second row."""
+    towards, away = velocity.float()
+    return (1.0 + GUIDANCE) * towards - GUIDANCE * away

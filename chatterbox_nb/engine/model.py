@@ -29,13 +29,15 @@ from chatterbox_nb.checkpoint.tensorfile import TensorFile
 from chatterbox_nb.engine import assembly, compiling, conditioning, vocoder
 from chatterbox_nb.engine.assembly import Fills, Modules
 from chatterbox_nb.engine.conditioning import Encoders, Voice
+from chatterbox_nb.engine.gpu_flow import Solver
+from chatterbox_nb.engine.graphs import Recorder
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.report import LoadReport, measure
 from chatterbox_nb.engine.tokens import TextTokenizer
 from chatterbox_nb.engine.watermark import Watermarker
-from chatterbox_nb.errors import CheckpointError, OutOfMemory, VoiceError
+from chatterbox_nb.errors import CheckpointError, OutOfMemory, PrecisionError, VoiceError, cure
 from chatterbox_nb.events import CancelToken, Observer, Progress
-from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, DeviceFacts, Plan, TensorInfo, choose_precision, cure, plan
+from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, DeviceFacts, Plan, TensorInfo, choose_precision, plan
 from chatterbox_nb.usage import PeakMeter
 
 
@@ -54,6 +56,7 @@ class Model:
     watermarker: Watermarker
     builtin: Voice | None
     encoders: Encoders | None  # where they are kept between voices
+    recorder: Recorder
     report: LoadReport
 
     @property
@@ -80,6 +83,21 @@ class Model:
         if self.encoders is not None:
             return self.encoders
         return assembly.read_encoders(self.spec, self.files, self.tensors, self.plan)[0]
+
+    @property
+    def reason(self) -> str:
+        """Why this precision and kernel, and what of it turned out not to work here."""
+        runner = self.t3.runner
+        found = (
+            ("no CUDA graphs", self.recorder.problem),
+            ("no tensor cores for chunks side by side", runner.problem if runner else ""),
+        )
+        return "; ".join([self.plan.reason, *(f"{what} ({problem})" for what, problem in found if problem)])
+
+    def rest(self) -> None:
+        """Gives back what a take leaves for its next chunk."""
+        if self.flow.solver is not None:
+            self.flow.solver.rest()
 
     @property
     def parked_bytes(self) -> int:
@@ -119,6 +137,7 @@ class Prepared:
     cache: QuantizedCache | None
     content: str | None  # the hash of the checkpoint, where the cache knows it
     phase: _Phases
+    kernel: str = "auto"  # as it was asked for
 
     def check_room(self, free: int | None) -> None:
         """Raises OutOfMemory when the weights alone are more than is free."""
@@ -172,7 +191,7 @@ def prepare(
         CheckpointError, PrecisionError, Cancelled.
     """
     phase = _Phases(observer, cancel)
-    if not device.unfused and not compiling.fits(spec.t3):
+    if device.kind == "cpu" and not device.unfused and not compiling.fits(spec.t3):
         device = replace(device, unfused="the model's sizes are not multiples of 16")
     with phase("import", "Chatterbox"):
         reference.import_package()
@@ -192,7 +211,7 @@ def prepare(
                     _check(file, role, spec, tensors)
         tokenizer = TextTokenizer(files.path("tokenizer"), spec.t3.text_vocab)
         builtin = conditioning.read_builtin(files.path("voice")) if files.has("voice") else None
-    return Prepared(spec, files, device, planned, tensors, built, tokenizer, builtin, cache, content, phase)
+    return Prepared(spec, files, device, planned, tensors, built, tokenizer, builtin, cache, content, phase, kernel)
 
 
 def _check(file: TensorFile, role: str, spec: ModelSpec, tensors: Sequence[TensorInfo]) -> None:
@@ -218,10 +237,13 @@ def finish(prepared: Prepared) -> Model:
         with phase("watermarker"):
             watermarker = Watermarker()
             watermarker.warm_up(spec.sample_rate)
-        if prepared.plan.kernel == "fused":
+        recorder = Recorder(torch.device(planned.device))
+        if recorder.records:
+            net: Any = modules["flow"]
+            net.solver = Solver(recorder)
+        if planned.kernel == "fused":
             with phase("compile", "T3's step"):
-                net: dict[str, Any] = modules
-                compiling.warm_up(net["t3"], net["flow"].decoder.estimator)
+                planned = _with_step(prepared, modules, recorder)
     everything = {**modules, **(encoders.modules() if encoders else {})}
     rows = measure(planned, prepared.tensors, everything, fills)
     assembly.check_converted(rows)
@@ -253,8 +275,32 @@ def finish(prepared: Prepared) -> Model:
         watermarker=watermarker,
         builtin=prepared.builtin,
         encoders=encoders,
+        recorder=recorder,
         report=report,
     )
+
+
+def _with_step(prepared: Prepared, net: dict[str, Any], recorder: Recorder) -> Plan:
+    """The fused step, ready to be used; the plan, without it where it does not work on this GPU.
+
+    Raises:
+        PrecisionError: it does not work, on a CPU, or was asked for.
+    """
+    planned = prepared.plan
+    if prepared.device.kind == "cpu":
+        compiling.warm_up(net["t3"], net["flow"].decoder.estimator)
+        return planned
+    from chatterbox_nb.engine import gpu_check
+    from chatterbox_nb.engine.gpu_decode import Runner
+
+    runner = Runner(net["t3"], recorder)
+    problem = gpu_check.problem(net["t3"], runner.step)
+    if not problem:
+        net["t3"].runner = runner
+        return planned
+    if prepared.kernel == "fused":
+        raise PrecisionError(f"Kernel 'fused' does not work on {planned.device}: {problem}. Load with --kernel plain.")
+    return assembly.without_fused(planned, problem)
 
 
 def _bytes_at(precision: str, prepared: Prepared) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from chatterbox_nb import events
 from chatterbox_nb.audio import Samples
 from chatterbox_nb.engine import decode, flow, vocoder
 from chatterbox_nb.engine.conditioning import TOKENS_PER_SECOND, Voice
-from chatterbox_nb.engine.decode import Decoding, Finish, Line
+from chatterbox_nb.engine.decode import Decoder, Finish, Line
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import PackageNoise, StageNoise
 from chatterbox_nb.engine.sampling import Sampling
@@ -101,26 +102,56 @@ class Speaker:
         )
 
     def __iter__(self) -> Iterator[SpokenChunk]:
-        with Decoding(self.model.t3, self._prefix, self.sampling, self.cancel) as decoding:
+        try:
+            yield from self._chunks()
+        finally:
+            self.model.rest()
+
+    def _chunks(self) -> Iterator[SpokenChunk]:
+        # On a GPU the CPU has time: it marks a chunk while the next one is made. Not the first, which someone awaits.
+        beside = self.model.device.type != "cpu" and self.on_segment is None
+        with (
+            decode.begun(self.model.t3, self._prefix, self.sampling, self.cancel, self.at_once) as decoding,
+            ThreadPoolExecutor(1, thread_name_prefix="chatterbox-nb watermark") as marking,
+        ):
             lines: list[Line] = []
+            before: Future[SpokenChunk] | None = None
             for index in range(len(self.texts)):
-                segments = None
-                if self.on_segment is not None:
-                    segments = Segments(self.model, self.voice, self.noise.for_chunk(index), self.steps)
-                while index == len(lines) or lines[index].finish is None:
-                    self._advance(decoding, lines)
-                    if segments is not None and segments.due(len(lines[index].tokens)):
-                        decoding.rest()
-                        self._segment(index, lines[index], segments)
+                try:
+                    marked = self._made(decoding, lines, index)
+                finally:  # what is done is not lost if the next one fails
+                    if before is not None:
+                        yield before.result()
+                        before = None
+                if beside and index > 0:
+                    before = marking.submit(marked)
+                else:
+                    yield marked()
+            if before is not None:
+                yield before.result()
+
+    def _made(self, decoding: Decoder, lines: list[Line], index: int) -> Callable[[], SpokenChunk]:
+        """A chunk, but for the watermark, which the call puts in."""
+        segments = None
+        if self.on_segment is not None:
+            segments = Segments(self.model, self.voice, self.noise.for_chunk(index), self.steps)
+        while index == len(lines) or lines[index].finish is None:
+            self._advance(decoding, lines)
+            if segments is not None and segments.due(len(lines[index].tokens)):
                 decoding.rest()
-                yield self._sound(index, lines[index], segments)
+                self._segment(index, lines[index], segments)
+        if decoding.lines or len(lines) < len(self.texts):
+            decoding.rest()
+        else:
+            decoding.end()
+        return self._sound(index, lines[index], segments)
 
     def _text_ids(self, text: str) -> torch.Tensor:
         if set(filter(str.isalnum, text)) <= set(self.model.tokenizer.unspeakable(text)):
             raise TextError(f"{self.model.spec.name} can say nothing of '{text}'.")
         return self.model.text_ids(text)
 
-    def _advance(self, decoding: Decoding, lines: list[Line]) -> None:
+    def _advance(self, decoding: Decoder, lines: list[Line]) -> None:
         """A token of each line; lines are begun while there is room for them beside the others."""
         rules, limit = self.model.spec.text, self.model.spec.max_tokens
         while len(lines) < len(self.texts) and len(decoding.lines) < self.at_once:
@@ -139,8 +170,8 @@ class Speaker:
                 self._audio[index] = count / TOKENS_PER_SECOND
                 self._tell(index, "tokens", count, None, min(1.0, count / expected))
 
-    def _sound(self, index: int, line: Line, segments: Segments | None) -> SpokenChunk:
-        """A chunk whose tokens are there."""
+    def _sound(self, index: int, line: Line, segments: Segments | None) -> Callable[[], SpokenChunk]:
+        """A chunk whose tokens are there, but for the watermark, which the call puts in."""
         model, spec, seconds = self.model, self.model.spec, self._seconds[index]
         decoded = line.decoded
         tokens = decode.audible(decoded.tokens, spec.s3gen.codes)
@@ -148,25 +179,33 @@ class Speaker:
         if segments is not None:
             self._segment(index, line, segments)
             self._parts[index] = 1.0
-            return SpokenChunk(self.texts[index], tokens, segments.samples, decoded.finish, seconds)
+            whole = SpokenChunk(self.texts[index], tokens, segments.samples, decoded.finish, seconds)
+            return lambda: whole
         if not tokens:
             self._parts[index] = 1.0
-            return SpokenChunk(self.texts[index], (), np.zeros(0, np.float32), decoded.finish, seconds)
+            empty = SpokenChunk(self.texts[index], (), np.zeros(0, np.float32), decoded.finish, seconds)
+            return lambda: empty
 
         def on_step(step: int) -> None:
             self._tell(index, "mel", step, self.steps, step / self.steps)
 
         found = torch.tensor([tokens], device=model.device)
+        if model.device.type == "cuda" and isinstance(line.noise, StageNoise):
+            vocoder.draw_ahead(model.vocoder, line.noise, 2 * len(tokens))
         with _timed(seconds, "mel"):
             mel = flow.tokens_to_mel(model.flow, found, self.voice, line.noise, self.steps, on_step, self.cancel)
         self._tell(index, "wave", 0, 1, 0.0)
         with _timed(seconds, "wave"):
             wave = vocoder.mel_to_wave(model.vocoder, mel, line.noise).cpu().numpy()
         self._tell(index, "watermark", 0, 1, 0.0)
-        with _timed(seconds, "watermark"):
-            samples = model.watermarker.apply(wave, spec.sample_rate)
-        self._parts[index] = 1.0
-        return SpokenChunk(self.texts[index], tokens, samples, decoded.finish, seconds)
+
+        def marked() -> SpokenChunk:
+            with _timed(seconds, "watermark"):
+                samples = model.watermarker.apply(wave, spec.sample_rate)
+            self._parts[index] = 1.0
+            return SpokenChunk(self.texts[index], tokens, samples, decoded.finish, seconds)
+
+        return marked
 
     def _segment(self, index: int, line: Line, segments: Segments) -> None:
         """The next segment of a chunk, with what its tokens so far allow."""
@@ -213,7 +252,7 @@ def working_bytes(model: Model, texts: list[str], guided: bool) -> int:
 
 def chunks_at_once(model: Model, texts: list[str], guided: bool, free: int | None) -> int:
     """How many chunks are decoded side by side: as many as pay, and as have room in the free memory."""
-    if not model.t3.compiled or model.spec.t3.layer_parameters < _SMALLEST_PARAMETERS:
+    if not (model.t3.compiled or model.t3.runner) or model.spec.t3.layer_parameters < _SMALLEST_PARAMETERS:
         return 1
     room = _MOST_AT_ONCE if free is None else int(_PART_OF_FREE * free // working_bytes(model, texts, guided))
     return max(1, min(_MOST_AT_ONCE, len(texts), room))

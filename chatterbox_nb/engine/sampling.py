@@ -9,7 +9,7 @@ from torch import Tensor
 
 from chatterbox_nb.engine.noise import Noise
 
-_COLDEST = 1e-6  # below this, logits divided by the temperature would not be finite
+COLDEST = 1e-6  # below this, logits divided by the temperature would not be finite
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def draw(logits: Tensor, seen: Tensor, options: Sampling, noise: Noise) -> Tenso
     if options.temperature == 0.0:
         return logits.argmax(-1, keepdim=True)
     if options.temperature != 1.0:
-        logits = logits / max(options.temperature, _COLDEST)
+        logits = logits / max(options.temperature, COLDEST)
     if options.min_p > 0.0:
         probabilities = torch.softmax(logits, -1)
         logits = logits.masked_fill(probabilities < options.min_p * probabilities.max(), float("-inf"))

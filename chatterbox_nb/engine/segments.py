@@ -47,7 +47,7 @@ class Segments:
         self.model, self.voice, self.noise, self.steps = model, voice, noise, steps
         self.tokens = 0  # that the last run had
         self._next = _FIRST
-        self._mel = torch.zeros(1, flow.MELS, 0)  # what stays
+        self._mel = torch.zeros(1, flow.MELS, 0, device=model.device)  # what stays
         self._rest = self._mel  # what the last run made after it
         self._lead = self._tail = np.zeros(0, np.float32)  # the wave before and after what sounded last, not marked
         self._done = 0  # frames that sounded
@@ -108,7 +108,7 @@ class Segments:
         blended = min(_BLENDED, fresh.shape[2], self._rest.shape[2])
         weight = (torch.arange(blended, device=mel.device) + 1) / (blended + 1)
         fresh[:, :, :blended] = torch.lerp(self._rest[:, :, :blended], fresh[:, :, :blended], weight)
-        self._mel = torch.cat([self._mel.to(mel.device), fresh], dim=2)
+        self._mel = torch.cat([self._mel, fresh], dim=2)
         self._rest = mel[:, :, self._mel.shape[2] :]
 
     def _wave(self, last: bool) -> Samples:

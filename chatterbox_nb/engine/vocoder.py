@@ -13,7 +13,8 @@ from torch import Tensor
 from chatterbox_nb.checkpoint.reference import trim_fade
 from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.nets.upsample import Upsample
-from chatterbox_nb.engine.noise import Noise
+from chatterbox_nb.engine.noise import Noise, StageNoise
+from chatterbox_nb.precision.exact import exact
 
 
 def own_upsampling(vocoder: Any) -> None:
@@ -40,13 +41,20 @@ def mel_to_wave(vocoder: Any, mel: Tensor, noise: Noise, first: int = 0) -> Tens
     Raises:
         EngineError: the waveform is not finite.
     """
-    f0 = vocoder.f0_predictor(mel)  # [1, T], Hz
-    source = _source(vocoder.m_source, vocoder.f0_upsamp(f0[:, None]), noise)
-    wave: Tensor = vocoder.decode(x=mel[:, :, first:], s=source[:, :, source.shape[2] // mel.shape[2] * first :])
+    with exact(mel.device):
+        f0 = vocoder.f0_predictor(mel)  # [1, T], Hz
+        source = _source(vocoder.m_source, vocoder.f0_upsamp(f0[:, None]), noise)
+        wave: Tensor = vocoder.decode(x=mel[:, :, first:], s=source[:, :, source.shape[2] // mel.shape[2] * first :])
     faded = min(wave.shape[1], len(vocoder.trim_fade)) if first == 0 else 0
     wave[:, :faded] *= vocoder.trim_fade[:faded]
     finite.check(wave, "the waveform", wave.dtype)
     return wave[0]
+
+
+def draw_ahead(vocoder: Any, noise: StageNoise, frames: int) -> None:
+    """Begins to draw the noise for a mel of so many frames, while a GPU is busy with that."""
+    generator = vocoder.m_source.l_sin_gen
+    noise.ahead(generator.harmonic_num + 1, round(frames * vocoder.f0_upsamp.scale_factor))
 
 
 def _source(module: Any, f0: Tensor, noise: Noise) -> Tensor:

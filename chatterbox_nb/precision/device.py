@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -63,12 +64,22 @@ def facts(name: str) -> DeviceFacts:
     if found.kind == "cuda":
         properties = torch.cuda.get_device_properties(name)
         capability = f"{properties.major}.{properties.minor}"
-        return replace(found, capability=capability, total_bytes=properties.total_memory)
+        unfused = without_triton((properties.major, properties.minor))
+        return replace(found, capability=capability, total_bytes=properties.total_memory, unfused=unfused)
     if found.kind == "cpu":
         capability, vnni = torch.backends.cpu.get_cpu_capability(), bool(torch.cpu._is_vnni_supported())
         unfused = lacking(capability) if found.machine.lower() in X86 else found.unfused
         return replace(found, capability=capability, vnni=vnni, bf16=multiplies_bf16(), unfused=unfused)
     return found
+
+
+def without_triton(capability: tuple[int, int]) -> str:
+    """Why Triton's kernels cannot run on a GPU of this capability, as far as is known beforehand; empty where not."""
+    if torch.version.hip is not None:
+        return "its kernels are not tested on ROCm"
+    if capability < (7, 5):
+        return "its kernels are for capability 7.5 and higher"
+    return "" if importlib.util.find_spec("triton") else "Triton is not installed"
 
 
 def multiplies_bf16() -> bool:

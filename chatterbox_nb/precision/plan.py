@@ -39,6 +39,7 @@ COMPUTE = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # Matrices that are multiplied with a few rows at a time, once a token: here a kernel pays.
 DECODE_KINDS = {("t3", "linear"), ("t3", "head")}
 X86 = ("x86_64", "amd64")
+RUN_ON = ("9.0",)  # capabilities of the GPUs that this project has run on: docs/gpu.md
 # Output rows that a kernel wants a multiple of; a matrix is padded to it.
 ROW_MULTIPLES = {("mps", "int8pack"): 32}
 
@@ -94,7 +95,7 @@ class DeviceFacts:
         capability: the vector instructions torch uses on a CPU (AVX512, AVX2, DEFAULT), `8.0` on CUDA.
         vnni: the CPU multiplies int8 in one instruction.
         bf16: the CPU multiplies bfloat16 in one instruction.
-        unfused: why the compiled step of T3 cannot run there; empty where it can.
+        unfused: why the fused step of T3 cannot run there; empty where it can.
         total_bytes, free_bytes: of its memory, where known.
     """
 
@@ -103,7 +104,7 @@ class DeviceFacts:
     capability: str = ""
     vnni: bool = False
     bf16: bool = False
-    unfused: str = "it is for x86 CPUs"
+    unfused: str = "it is for x86 CPUs and CUDA"
     total_bytes: int | None = None
     free_bytes: int | None = None
 
@@ -121,6 +122,8 @@ class DeviceFacts:
     @property
     def verified(self) -> bool:
         """Whether this project has run on this kind of hardware."""
+        if self.kind == "cuda":
+            return self.capability in RUN_ON
         return self.kind == "cpu" and self.machine.lower() in X86
 
 
@@ -347,40 +350,37 @@ def choose_precision(tensors: Sequence[TensorInfo], device: DeviceFacts) -> tupl
     return smallest[0], passed_over + smallest[1]
 
 
-def cure(precision: str, model: str) -> str:
-    """What makes room for a model at a precision."""
-    if precision == "int8":
-        return "Close other programs or notebooks, or %tts_unload first."
-    return f"Try %tts_load {model} --precision int8."
-
-
 def choose_kernel(precision: str, device: DeviceFacts, asked: str = "auto") -> tuple[str, str]:
     """What computes T3's step at each token, and why.
 
-    `fused` is one compiled function for all layers, at any precision; int8 weights times activations of 16 bits.
-    Without it torch multiplies a layer at a time, and int8 has kernels of its own for few rows: `int8pack` with
-    bfloat16 activations; `dynamic`, which quantizes the activations too, a row at a time; `plain`, which dequantizes
-    and runs everywhere. Of the other precisions that kernel has no name.
+    `fused` is a step of our own at any precision: on a CPU one compiled function for all layers, int8 weights times
+    activations of 16 bits; on CUDA five Triton kernels a layer. Without it torch multiplies a layer at a time, and int8
+    has kernels for few rows: `int8pack` with bfloat16 activations; `dynamic`, which quantizes the activations too;
+    `plain`, which dequantizes and runs everywhere. Of the other precisions that kernel has no name.
     """
     machine = device.machine.lower()
     x86 = device.kind == "cpu" and machine in X86
+    cuda = device.kind == "cuda"
     arm = device.kind == "cpu" and machine in ("aarch64", "arm64")
     available = {
-        "fused": x86 and not device.unfused,
+        "fused": (x86 or cuda) and not device.unfused,
         "plain": True,
         "int8pack": (x86 and device.capability in ("AVX2", "AVX512")) or arm or device.kind == "mps",
         "dynamic": x86 and device.vnni,
     }
     if asked == "auto":
         if available["fused"]:
-            return "fused", "T3's layers are one compiled step"
+            return "fused", f"T3's {'step is five kernels a layer' if cuda else 'layers are one compiled step'}"
+        without = f", not by one compiled step ({device.unfused})" if x86 or cuda else ""
         if precision != "int8":
-            return "", ""
-        without = f", not by one compiled step ({device.unfused})" if x86 else ""
+            return "", f"T3's layers are multiplied by torch{without}" if cuda else ""
         if available["int8pack"]:
             where = device.capability if x86 else machine if arm else device.kind
             return "int8pack", f"weights in int8 are multiplied by int8pack ({where}){without}"
-        return "plain", f"no faster int8 kernel for {device.kind} {device.machine} {device.capability}".rstrip()
+        return (
+            "plain",
+            f"no faster int8 kernel for {device.kind} {device.machine} {device.capability}".rstrip() + without,
+        )
     if asked not in available:
         raise PrecisionError(
             f"'{asked}' is not a kernel; choose auto, {', '.join(available)}.{nearest(asked, available)}"

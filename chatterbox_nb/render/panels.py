@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from chatterbox_nb.precision.plan import cure
+from chatterbox_nb.errors import cure
 from chatterbox_nb.render import elements, plain, style, takes
-from chatterbox_nb.render.units import part, size
+from chatterbox_nb.render.units import part, size, unverified
 
 if TYPE_CHECKING:
     from chatterbox_nb.choices import Choice, Outlook
@@ -75,7 +75,7 @@ def choices(outlook: Outlook, chosen: str, loaded: str) -> str:
     free = "free memory is not known yet" if outlook.free_bytes is None else f"{size(outlook.free_bytes)} free for it"
     where = f"{outlook.title} on {outlook.device}, {free}; the package's fp32 is {size(outlook.shipped_bytes)}."
     if not outlook.verified:
-        where += f" This project has not run on {outlook.device.split(':')[0]} yet."
+        where += f" {unverified(outlook.device)}"
     return (
         table(("precision", "memory", "of the package's", "note"), rows, marked)
         + hint(f"auto is {outlook.auto}: {outlook.why}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chatterbox_nb.render.units import part, seconds, size
+from chatterbox_nb.render.units import part, seconds, size, unverified
 
 if TYPE_CHECKING:
     from chatterbox_nb.engine.report import LoadReport
@@ -102,7 +102,7 @@ def model_info(info: ModelInfo) -> str:
     ]
     lines += [f"  {size(count):>8}  {name}" for name, count in info.bytes_by_component.items()]
     if not info.verified:
-        lines.append(f"  This project has not run on {info.device.split(':')[0]} yet: unverified on hardware.")
+        lines.append(f"  {unverified(info.device)}")
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chatterbox_nb.render import elements, plain
-from chatterbox_nb.render.units import seconds, size
+from chatterbox_nb.render.units import seconds, size, unverified
 
 if TYPE_CHECKING:
     from chatterbox_nb.engine.report import LoadReport
@@ -53,17 +53,12 @@ def model_info(info: ModelInfo) -> str:
         ("from", info.source),
         ("weights", info.weights[:16]),
     ]
-    unverified = (
-        []
-        if info.verified
-        else [f"This project has not run on {info.device.split(':')[0]} yet: unverified on hardware."]
-    )
     return elements.box(
         elements.strong(f"{info.title}: {size(info.bytes)} in memory"),
         elements.muted(info.reason),
         elements.table(facts),
         elements.table((size(count), name) for name, count in info.bytes_by_component.items()),
-        elements.warnings(unverified),
+        elements.warnings([] if info.verified else [unverified(info.device)]),
     )
 
 

@@ -34,3 +34,8 @@ def whole_seconds(count: float) -> str:
 def part(ratio: float) -> str:
     """`20.9 %`."""
     return f"{100 * ratio:.1f} %"
+
+
+def unverified(device: str) -> str:
+    """What is said of a device that this project has never run on."""
+    return f"This project has not run on this kind of {device.split(':')[0]} yet: unverified on hardware."

@@ -142,11 +142,14 @@ class Velocity:
         mu, condition: `[B, T, 80]`, in the dtype to compute in.
         speaker: `[B, 80]`.
         times: of the steps, `[N]`, float32.
+        ready: the layers of `net`, where they are ready already.
     """
 
-    def __init__(self, net: Estimator, mu: Tensor, speaker: Tensor, condition: Tensor, times: Tensor) -> None:
+    def __init__(
+        self, net: Estimator, mu: Tensor, speaker: Tensor, condition: Tensor, times: Tensor, ready: Ready | None = None
+    ) -> None:
         rows, frames, _ = mu.shape
-        self.net, self.ready = net, Ready(net, mu.dtype, net.tiled)
+        self.net, self.ready = net, ready or Ready(net, mu.dtype, net.tiled)
         embedded = Matrix(net.time_out, torch.float32)(
             F.silu(Matrix(net.time_in, torch.float32)(time_embedding(times)))
         )

@@ -100,6 +100,7 @@ class Ready:
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, tiled: bool = False) -> None:
         self._tiled = tiled and dtype == torch.bfloat16
+        self.mask: Tensor | None = None  # added to attention's scores: `[1, 1, 1, T]`
         kinds = (nn.Linear, nn.Conv1d, Int8Linear)
         self._matrices: dict[nn.Module, Matrix] = {
             layer: Matrix(layer, dtype) for layer in module.modules() if isinstance(layer, kinds)
@@ -126,12 +127,12 @@ class Ready:
             if tiled.fits(frames, inner // (3 * heads)):
                 return tiled.attention(qkv, heads)
         query, key, value = qkv.view(rows, frames, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        return attention(query, key, value).transpose(1, 2).reshape(rows, frames, -1)
+        return attention(query, key, value, self.mask).transpose(1, 2).reshape(rows, frames, -1)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """torch's, all `[B, H, T, D]`, and so is the answer."""
     frames = query.shape[2]
     if query.dtype == torch.float32 and query.device.type == "cpu" and _WORTH_PADDING <= frames < _LARGE_BLOCKS:
         query = F.pad(query, (0, 0, 0, _LARGE_BLOCKS - frames))
-    return F.scaled_dot_product_attention(query, key, value)[:, :, :frames]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)[:, :, :frames]

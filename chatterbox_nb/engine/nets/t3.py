@@ -6,6 +6,7 @@ The package feeds begin-of-speech twice, both at position 0; so do we, or no tok
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from chatterbox_nb.checkpoint.catalog import T3Dims
 from chatterbox_nb.checkpoint.loader import Fill, plain_fills
 from chatterbox_nb.engine.nets.llama import Cache, Llama
+
+if TYPE_CHECKING:
+    from chatterbox_nb.engine.gpu_decode import Runner
 
 
 class T3(nn.Module):
@@ -27,6 +31,7 @@ class T3(nn.Module):
         super().__init__()
         self.dims = dims
         self.compiled = False  # a token's step is that of `step.py`
+        self.runner: Runner | None = None  # on a GPU: a token's step is that of `gpu_step.py`
         self.text_embedding = nn.Embedding(dims.text_vocab, dims.width)
         self.text_position = nn.Embedding(dims.text_positions, dims.width)
         self.speech_embedding = nn.Embedding(dims.speech_vocab, dims.width)

@@ -1,0 +1,231 @@
+"""docs/gpu.md, from `results/gpu.json`: `python -m benchmarks.gpu_table`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import pages
+from benchmarks.pages import Figures
+
+RESULTS, PAGE = pages.results_of("gpu"), pages.page_of("gpu")
+_TITLE = """# On a GPU
+
+Made by `make gpu` from `benchmarks/results/gpu.json`; a test holds it to that. Random weights of the English model's
+true size: speed and memory do not depend on what they say."""
+_STAGES = ("tokens", "mel", "wave", "watermark")
+# What was aimed at on an H200, and whether more of it is better.
+TARGETS: tuple[tuple[str, Callable[[Figures], float], float, str, bool], ...] = (
+    ("a token at position 500, int8", lambda r: _step(r, "int8", 1, 2, 500), 0.8, "ms", False),
+    ("a token at position 500, bf16", lambda r: _step(r, "bf16", 1, 2, 500), 1.0, "ms", False),
+    ("int8 kernel, of the copy bandwidth, best matrix", lambda r: _best_part(r, "int8"), 0.7, "", True),
+    ("the same, bf16", lambda r: _best_part(r, "bfloat16"), 0.7, "", True),
+    ("allocated after load, int8", lambda r: r["english"]["int8"]["allocated_bytes"] / 1e9, 0.70, "GB", False),
+    ("load peak over that, int8", lambda r: _over(r["english"]["int8"]) / 1e6, 60, "MB", False),
+    (
+        "peak over a take, int8",
+        lambda r: r["english"]["int8"]["takes"]["single"]["peak_allocated_bytes"] / 1e9,
+        1.1,
+        "GB",
+        False,
+    ),
+    ("real-time factor, one chunk, int8", lambda r: _factor(r, "int8", "single"), 0.05, "", False),
+    ("real-time factor, chunks side by side, int8", lambda r: _factor(r, "int8", "batched"), 0.01, "", False),
+)
+
+
+def _step(results: Figures, precision: str, lines: int, rows: int, position: int) -> float:
+    for step in results["english"][precision]["steps"]:
+        if (step["lines"], step["rows"], step["position"]) == (lines, rows * lines, position):
+            return float(step["milliseconds"])
+    raise KeyError(f"{precision} at {position} was not measured")
+
+
+def _best_part(results: Figures, storage: str) -> float:
+    return max(
+        kernel["weight_bytes_per_second"] / results["copy_bytes_per_second"]
+        for kernel in results["kernels"]
+        if kernel["storage"] == storage and kernel["activations"] == 2
+    )
+
+
+def _over(figures: Figures) -> float:
+    return float(figures["load_peak_bytes"] - figures["allocated_bytes"])
+
+
+def _factor(results: Figures, precision: str, take: str) -> float:
+    return float(results["english"][precision]["takes"][take]["real_time_factor"])
+
+
+def told(name: str, found: Any) -> str:
+    """A part of the report as it is done, for the log."""
+    if isinstance(found, dict) and "failure" in found:
+        return f"  failed: {found['failure']}"
+    if name == "copy_bytes_per_second":
+        return f"  {found / 1e9:.0f} GB/s"
+    return ""
+
+
+def markdown(results: Figures) -> str:
+    """The page."""
+    parts = [
+        _TITLE,
+        (
+            f"{results['device']}, capability {results['capability']}, CUDA {results['cuda']}; {pages.where(results)}, "
+            f"chatterbox-tts {results['versions'].get('chatterbox-tts', '?')}; {results['date']}, "
+            f"`{results['command']}`, {results['seconds']:.0f} s."
+        ),
+    ]
+    for heading, key, made in (
+        ("## Targets", "english", _targets),
+        ("## Precisions and the package", "english", _precisions),
+        ("## A token", "english", _tokens),
+        ("## Kernels", "kernels", _kernels),
+        ("## The package's own numbers", "oracle", _oracle),
+    ):
+        found = results.get(key, {"failure": "not measured"})
+        text = f"Not measured: {found['failure']}" if "failure" in found else made(results)
+        parts.append(f"{heading}\n\n{text}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join([*pages.head(*head), *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _targets(results: Figures) -> str:
+    rows = []
+    for name, value, limit, unit, more in TARGETS:
+        found = value(results)
+        met = found >= limit if more else found <= limit
+        by = "" if met else f", by {abs(found / limit - 1) * 100:.0f} %"
+        rows.append(
+            [
+                name,
+                f"{'≥' if more else '≤'} {limit:g} {unit}".strip(),
+                f"{found:.3g} {unit}".strip(),
+                f"{'met' if met else 'not met'}{by}",
+            ]
+        )
+    return _table(["", "aimed at", "measured", ""], rows)
+
+
+def _precisions(results: Figures) -> str:
+    head = [
+        "", "allocated after load", "load peak", "peak over a take", "after takes", "load", "10 s: tokens", "mel",
+        "wave", "watermark", "real-time factor", "side by side", "first sound",
+    ]  # fmt: skip
+    rows = []
+    package = results.get("package", {})
+    whole = package.get("allocated_bytes")
+    for precision, found in results["english"].items():
+        single, batched = found["takes"]["single"], found["takes"]["batched"]
+        part = f" ({100 * found['allocated_bytes'] / whole:.1f} %)" if whole else ""
+        rows.append(
+            [
+                f"ours, {precision}",
+                f"{found['allocated_bytes'] / 1e6:,.0f} MB{part}",
+                *(f"{found[name] / 1e6:,.0f} MB" for name in ("load_peak_bytes",)),
+                f"{single['peak_allocated_bytes'] / 1e6:,.0f} MB",
+                f"{found['allocated_after_takes_bytes'] / 1e6:,.0f} MB",
+                f"{found['load_seconds']:.1f} s",
+                *(f"{1000 * single['seconds_by_stage'][stage]:.0f} ms" for stage in _STAGES),
+                f"{single['real_time_factor']:.3f}",
+                f"{batched['real_time_factor']:.4f}",
+                f"{1000 * found['takes']['first_sound_seconds']:.0f} ms",
+            ]
+        )
+    if whole:
+        rows.append(
+            [
+                "chatterbox-tts, fp32",
+                f"{whole / 1e6:,.0f} MB",
+                f"{package['load_peak_bytes'] / 1e6:,.0f} MB",
+                f"{package['peak_bytes'] / 1e6:,.0f} MB",
+                "",
+                f"{package['load_seconds']:.1f} s",
+                *(f"{1000 * package['seconds_by_stage'][stage]:.0f} ms" for stage in _STAGES),
+                f"{package['real_time_factor']:.3f}",
+                "",
+                "",
+            ]
+        )
+    single = results["english"]["int8"]["takes"]["single"]
+    batched = results["english"]["int8"]["takes"]["batched"]
+    unloaded = max(found["allocated_after_unload_bytes"] for found in results["english"].values())
+    more = (
+        f"One chunk of {single['audio_seconds']:.1f} s ({single['tokens']} tokens); side by side, {batched['chunks']} "
+        f"of them, {batched['audio_seconds']:.0f} s in all, eight at a time. The second take of each, with the built-"
+        "in voice's ten seconds of reference, ten steps of the flow, guidance, and the watermark. "
+    )
+    if whole:
+        more += (
+            f"The package: {package['tokens']} tokens, {package['audio_seconds']:.1f} s, "
+            f"{package['milliseconds_a_token']:.1f} ms a token. "
+        )
+    return (
+        f"{_table(head, rows)}\n\n{more}Bytes are those that torch's allocator has given out, the "
+        "peak with all there is; after a load and after takes without what was there before. After an unload "
+        f"{unloaded / 1e6:.0f} MB at the most stay: cuBLAS's memory to work in, which it keeps for the process."
+    )
+
+
+def _tokens(results: Figures) -> str:
+    steps = results["english"]["int8"]["steps"]
+    head = ["ms a step", *(_step_name(step) for step in steps)]
+    rows = [
+        [precision, *(f"{step['milliseconds']:.3f}" for step in found["steps"])]
+        for precision, found in results["english"].items()
+    ]
+    return _table(head, rows)
+
+
+def _step_name(step: Figures) -> str:
+    chunks = "" if step["lines"] == 1 else f"{step['lines']} chunks, "
+    rows = "guided" if step["rows"] == 2 * step["lines"] else "without guidance"
+    return f"{chunks}{rows}, at {step['position']}"
+
+
+def _kernels(results: Figures) -> str:
+    copied = results["copy_bytes_per_second"]
+    rows = [
+        [
+            f"{kernel['matrix']} {kernel['rows']} × {kernel['columns']}",
+            kernel["storage"],
+            str(kernel["activations"]),
+            f"{kernel['error_against_fp64']:.1e}",
+            f"{kernel['microseconds']:.1f}",
+            f"{kernel['copy_of_the_same_microseconds']:.1f}",
+            f"{kernel['weight_bytes_per_second'] / 1e9:,.0f}",
+            f"{100 * kernel['weight_bytes_per_second'] / copied:.0f} %",
+        ]
+        for kernel in results["kernels"]
+    ]
+    head = [
+        "matrix",
+        "stored",
+        "rows",
+        "error against float64",
+        "µs",
+        "µs to copy it",
+        "GB/s of weights",
+        "of the copy",
+    ]
+    return (
+        f"{_table(head, rows)}\n\nOne product after another in a CUDA graph, each with weights that no cache holds. A "
+        f"copy of 1 GiB moves {copied / 1e9:,.0f} GB/s, read and written; a matrix of a few MB is over before memory "
+        "is at its full speed, as the copies of the same bytes show."
+    )
+
+
+def _oracle(results: Figures) -> str:
+    oracle = results["oracle"]
+    return (
+        f"The embedded voice at fp32 on the GPU against the package on the CPU: {oracle['equal_tokens']} of "
+        f"{oracle['tokens']} tokens equal, mel within {oracle['mel_distance']:.1e}, wave within "
+        f"{oracle['wave_distance']:.1e}."
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(markdown(pages.committed(RESULTS)), encoding="utf-8")

@@ -1,0 +1,178 @@
+"""A speech token from logits, on a GPU: `sampling.draw` in one kernel, and the embedding of what was drawn.
+
+Its options are a tensor, so that a graph that was captured with one temperature serves every other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from chatterbox_nb.engine.sampling import COLDEST, Sampling
+
+RING = 32  # tokens of a line that are kept on the device until they are read
+# Columns of a line's state. A line runs while ENDED is 0; it is 1 after the stop token, 2 after as many as wanted.
+START, WANTED, COUNT, ENDED, BROKEN, TOKENS = 0, 1, 2, 3, 4, 5
+_STATE = TOKENS + RING
+_OPTIONS = tuple(field.name for field in fields(Sampling))
+
+
+@triton.jit
+def _embedded(table, scale, entry, i, inside, D, INT8: tl.constexpr):
+    found = tl.load(table + entry.to(tl.int64) * D + i, mask=inside, other=0).to(tl.float32)
+    if INT8:
+        found = found * tl.load(scale + entry)
+    return found
+
+
+@triton.jit
+def _nucleus(p, top_p):
+    """The smallest probability that stays: those below it sum up to 1 - top_p at the most. Bisected over its bits."""
+    high = tl.max(p, axis=0).to(tl.int32, bitcast=True)
+    low = high * 0
+    for _ in range(31):
+        middle = low + (high - low) // 2
+        below = tl.sum(tl.where(p <= middle.to(tl.float32, bitcast=True), p, 0.0), axis=0)
+        enough = below > 1.0 - top_p
+        high = tl.where(enough, middle, high)
+        low = tl.where(enough, low, tl.minimum(middle + 1, high))
+    return high.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _draw(
+    logits, noise, seen, sampling, state, positions, x, tokens, token_scale, places, place_scale, V, D, last, STOP,
+    COLDEST: tl.constexpr, LINE: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, STATE: tl.constexpr,
+    FIRST: tl.constexpr, RING: tl.constexpr, INT8_TOKEN: tl.constexpr, INT8_PLACE: tl.constexpr,
+):  # fmt: skip
+    """One line."""
+    line = tl.program_id(0)
+    own = state + line * STATE
+    start, wanted, count, ended = tl.load(own), tl.load(own + 1), tl.load(own + 2), tl.load(own + 3)
+    cfg, temperature, min_p = tl.load(sampling), tl.load(sampling + 1), tl.load(sampling + 2)
+    top_p, penalty = tl.load(sampling + 3), tl.load(sampling + 4)
+
+    v = tl.arange(0, BLOCK_V)
+    inside = v < V
+    given = tl.load(logits + line * LINE * V + v, mask=inside, other=0.0)
+    broken = (given != given) | (tl.abs(given) == float("inf"))
+    if LINE == 2:
+        unguided = tl.load(logits + (line * LINE + 1) * V + v, mask=inside, other=0.0)
+        broken = broken | (unguided != unguided) | (tl.abs(unguided) == float("inf"))
+        given = given + cfg * (given - unguided)
+    repeated = tl.load(seen + line * V + v, mask=inside, other=0) != 0
+    given = tl.where(repeated, tl.where(given < 0, given * penalty, given / penalty), given)
+    given = tl.where(inside, given, float("-inf"))
+    if temperature == 0.0:
+        token = tl.argmax(given, axis=0)
+    else:
+        given = given / tl.maximum(temperature, COLDEST)
+        p = tl.exp(given - tl.max(given, axis=0))
+        p = p / tl.sum(p, axis=0)
+        p = tl.where(p < min_p * tl.max(p, axis=0), 0.0, p)
+        p = p / tl.sum(p, axis=0)
+        if top_p < 1.0:
+            p = tl.where(p < _nucleus(p, top_p), 0.0, p)
+            p = p / tl.sum(p, axis=0)
+        token = tl.argmax(tl.where(inside, p / tl.load(noise + line * V + v, mask=inside, other=1.0), -1.0), axis=0)
+
+    if ended == 0:
+        tl.store(own + FIRST + count % RING, token)
+        tl.store(seen + line * V + token, 1)
+        first_broken = tl.where(tl.load(own + 4) == 0, tl.sum(broken.to(tl.int32), axis=0), 0)
+        if first_broken > 0:
+            tl.store(own + 4, count + 1)
+        count += 1
+        tl.store(own + 2, count)
+        tl.store(own + 3, tl.where(token == STOP, 1, tl.where(count >= wanted, 2, 0)))
+        tl.store(positions + line, start + count - 1)
+        i = tl.arange(0, BLOCK_D)
+        within = i < D
+        place = tl.minimum(count, last)  # past the last, the line has ended
+        found = _embedded(tokens, token_scale, token, i, within, D, INT8_TOKEN)
+        found += _embedded(places, place_scale, place, i, within, D, INT8_PLACE)
+        for row in tl.static_range(LINE):
+            tl.store(x + (line * LINE + row) * D + i, found, mask=within)
+
+
+@dataclass(frozen=True)
+class Table:
+    """An embedding as the kernel reads it: `[entries, D]`, with float32 scales `[entries]` of int8."""
+
+    weight: Tensor
+    scale: Tensor | None = None
+
+    @classmethod
+    def of(cls, layer: Any) -> Table:
+        """nn.Embedding or Int8Embedding."""
+        if hasattr(layer, "weight_int8"):
+            return cls(layer.weight_int8, layer.weight_scale)
+        return cls(layer.weight)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What is drawn for, and what is known of it, for L lines on a device.
+
+    Args:
+        noise: exponential, float32 `[L, V]`.
+        seen: int8 `[L, V]`.
+        state: int32 `[L, ...]`: start, wanted, count, ended, the first token whose logits were not finite, tokens.
+        positions: int32 `[L]`, of each line's newest token in its cache.
+        options: float32, `options_of`.
+    """
+
+    noise: Tensor
+    seen: Tensor
+    state: Tensor
+    positions: Tensor
+    options: Tensor
+
+    @classmethod
+    def empty(cls, lines: int, vocabulary: int, device: torch.device) -> Lines:
+        """Lines that have ended."""
+        state = torch.zeros(lines, _STATE, dtype=torch.int32, device=device)
+        state[:, ENDED] = 1
+        return cls(
+            torch.ones(lines, vocabulary, device=device),
+            torch.zeros(lines, vocabulary, dtype=torch.int8, device=device),
+            state,
+            torch.zeros(lines, dtype=torch.int32, device=device),
+            options_of(Sampling()).to(device),
+        )
+
+    def first(self, count: int) -> Lines:
+        """The first lines, in the same memory."""
+        return Lines(self.noise[:count], self.seen[:count], self.state[:count], self.positions[:count], self.options)
+
+
+def options_of(sampling: Sampling) -> Tensor:
+    """As the kernel reads them, float32."""
+    return torch.tensor([float(getattr(sampling, name)) for name in _OPTIONS])
+
+
+def draw(logits: Tensor, lines: Lines, x: Tensor, tokens: Table, places: Table, stop: int) -> None:
+    """A token of each line that has not ended, into its state, and its embedding.
+
+    Args:
+        logits: float32 `[M, V]`; a line has one row of them, or two with guidance, the guided one first.
+        x: embeddings, float32 `[M, D]`: written.
+        tokens, places: the embeddings of speech tokens and of their positions.
+        stop: the token that ends a line.
+    """
+    count, vocabulary = lines.noise.shape
+    width = x.shape[1]
+    _draw[(count,)](
+        logits, lines.noise, lines.seen, lines.options, lines.state, lines.positions, x,
+        tokens.weight, x if tokens.scale is None else tokens.scale,
+        places.weight, x if places.scale is None else places.scale,
+        vocabulary, width, len(places.weight) - 1, stop,
+        COLDEST=COLDEST, LINE=len(logits) // count, BLOCK_V=triton.next_power_of_2(vocabulary),
+        BLOCK_D=triton.next_power_of_2(width), STATE=_STATE, FIRST=TOKENS, RING=RING,
+        INT8_TOKEN=tokens.scale is not None, INT8_PLACE=places.scale is not None, num_warps=16,
+    )  # fmt: skip
