@@ -47,7 +47,7 @@ def main() -> None:
     begun = time.perf_counter()
     device.wake("cuda:0")
     facts = device.facts("cuda:0")
-    results: Figures = {**pages.here("make gpu"), **_versions(facts)}
+    results: Figures = {**pages.here("make gpu"), "engine": pages.engine(), **_versions(facts)}
 
     def part(name: str, work: Callable[[], Any]) -> None:
         started = time.perf_counter()

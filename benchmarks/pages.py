@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from datetime import datetime, timezone
@@ -42,6 +43,16 @@ def here(command: str = "") -> Figures:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
+
+
+def engine() -> str:
+    """Tells apart what figures are of: a hash of the engine's and the kernels' source."""
+    digest = hashlib.sha256()
+    for path in sorted(
+        path for room in ("engine", "precision") for path in (ROOT / "chatterbox_nb" / room).rglob("*.py")
+    ):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def machine() -> str:

@@ -88,12 +88,18 @@ class Manager(ModelThread):
     """Holds at most one model. Use `get()`; there is one for each kernel."""
 
     def __init__(self) -> None:
-        super().__init__(after_failure=lambda: usage.release(self.device))
+        super().__init__(after_failure=self._rest)
         self.model: Model | None = None
         self._key: tuple[Any, ...] | None = None
         self._asked: Asked | None = None
         self._peak_bytes: int | None = None
         self._takes = 0
+
+    def _rest(self) -> None:
+        """After a failure: gives back all but the model itself."""
+        if self.model is not None:
+            self.model.rest()
+        usage.release(self.device)
 
     @property
     def device(self) -> str:

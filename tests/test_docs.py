@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from benchmarks import classroom_table, cpu_table, panels, table
+from benchmarks import classroom_table, cpu_table, gpu_table, panels, table
 from chatterbox_nb import settings
 from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.notebook.arguments import PARSERS
@@ -60,6 +60,13 @@ def test_what_panels_cost_is_made_from_the_results() -> None:
     results = json.loads(panels.RESULTS.read_text())
     assert between(panels.BEGIN, panels.END) == panels.line(results)
     assert max(results["tick_ms"]) < 10  # of a second: 1 % of a core
+
+
+def test_the_gpu_page_is_made_from_the_results() -> None:
+    results = json.loads(gpu_table.RESULTS.read_text())
+    assert gpu_table.PAGE.read_text(encoding="utf-8") == gpu_table.markdown(results)
+    assert between(gpu_table.BEGIN, gpu_table.END) == gpu_table.paragraph(results)
+    assert "failure" not in json.dumps(results)
 
 
 def test_the_classroom_page_is_made_from_the_results_and_its_target_is_met() -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from chatterbox_nb.engine import flow, vocoder
+from chatterbox_nb.engine import flow, gpu_flow, vocoder
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.gpu_flow import BUCKET, Solver
 from chatterbox_nb.engine.graphs import Recorder
 from chatterbox_nb.engine.noise import StageNoise
+from chatterbox_nb.errors import EngineError
 from chatterbox_nb.precision.exact import exact
 
 CPU = torch.device("cpu")
@@ -43,21 +44,36 @@ def test_filled_up_frames_change_nothing(demo: Callable[..., engine.Model]) -> N
         model.flow.solver = None
 
 
-def test_a_take_leaves_nothing_of_the_flow_behind(tiny: engine.Model) -> None:
-    from chatterbox_nb.engine.pipeline import Speaker
-    from chatterbox_nb.engine.sampling import Sampling
-
-    tiny.flow.solver = solver = Solver(Recorder(CPU))
+def test_what_is_recorded_stays_for_the_next_take_but_not_without_end(
+    tiny: engine.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_flow, "_KEPT", 2)
+    recorded: list[object] = []
+    recorder = Recorder(CPU)
+    recorder.recorded = lambda work, pool=None: recorded.append(work) or work  # type: ignore[method-assign]
+    tiny.flow.solver = solver = Solver(recorder)
     try:
-        with torch.inference_mode():
-            speaker = Speaker(tiny, tiny.builtin_voice(), Sampling(), 0.5, StageNoise(0), ["of milk", "the light"])
-            chunks = iter(speaker)
-            next(chunks)
-            assert solver._steps, "the next chunk has use of it"
-            chunks.close()  # type: ignore[attr-defined]
+        for count in (20, 22, 90, 20, 160, 20):  # the third length is one too many, for the second and not the first
+            mel(tiny, count)
+        assert len(recorded) == 3
+        assert len(solver._steps) == 2
+        tiny.rest()
         assert not solver._steps
+        assert solver._ready is None
     finally:
         tiny.flow.solver = None
+
+
+def test_after_a_failure_all_but_the_model_is_given_back(tiny: engine.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from chatterbox_nb import manager
+
+    shared = manager.Manager()
+    shared.model = tiny
+    rested: list[engine.Model] = []
+    monkeypatch.setattr(engine.Model, "rest", lambda self: rested.append(self))
+    with pytest.raises(EngineError):
+        shared.submit("failing", lambda job: 1 / 0).wait()
+    assert rested == [tiny]
 
 
 def test_only_a_gpu_records() -> None:
@@ -119,9 +135,9 @@ def test_float32_is_float32_on_a_gpu_and_the_hosts_switches_stay() -> None:
         with exact(CPU):
             assert (matmul.allow_tf32, cudnn.allow_tf32) == (True, True)
         with pytest.raises(ValueError, match="out"), exact(torch.device("cuda")):
-            assert (matmul.allow_tf32, cudnn.allow_tf32) == (False, False)
+            assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic) == (False, False, True)
             raise ValueError("out")
-        assert (matmul.allow_tf32, cudnn.allow_tf32) == (True, True)
+        assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic) == (True, True, False)
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 

@@ -20,6 +20,7 @@ FLOORS = (
     ("take",),
     ("manager", "jobs"),
     ("choices",),
+    ("gpu_figures",),
     ("engine",),
     ("checkpoint",),
     ("precision",),

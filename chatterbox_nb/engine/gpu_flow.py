@@ -1,8 +1,8 @@
 """The flow's Euler steps on a GPU: each a CUDA graph, for lengths that are rounded up.
 
-A step is a thousand kernels. Frames are filled up with zeros to a multiple of `BUCKET`, so that the chunks of a take
-share a graph; attention does not see what was added, and causal convolutions do not look ahead. Between takes nothing
-of this stays in memory.
+A step is a thousand kernels. Frames are filled up with zeros to a multiple of `BUCKET`, so that chunks share a graph;
+attention does not see what was added, and causal convolutions do not look ahead. What is recorded stays with the model,
+and so do the weights in the dtype they are multiplied in: to make both again for each take costs more than the steps.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from chatterbox_nb.engine.nets.ready import Ready
 from chatterbox_nb.events import CancelToken
 
 BUCKET = 128  # frames: 2.56 s
+_KEPT = 6  # lengths that are kept, the newest
 
 
 class _Steps:
@@ -62,7 +63,7 @@ class _Steps:
 
 
 class Solver:
-    """`flow.euler` on a GPU, with the graphs of one take.
+    """`flow.euler` on a GPU, with the graphs of the newest lengths.
 
     Args:
         recorder: of the model.
@@ -75,7 +76,7 @@ class Solver:
         self._steps: dict[tuple[int, ...], _Steps] = {}
 
     def rest(self) -> None:
-        """Gives everything back, until the next take."""
+        """Gives everything back; a next take makes it again."""
         self._ready = None
         self._steps.clear()
 
@@ -97,9 +98,10 @@ class Solver:
             self._ready, self._pool = Ready(net, mu.dtype), self._recorder.pool()
         velocity = Velocity(net, F.pad(mu, more), speaker, F.pad(condition, more), times[:-1], self._ready)
         key = tuple(velocity.inputs.shape)
-        steps = self._steps.get(key)
-        if steps is None:
-            steps = self._steps[key] = _Steps(velocity, self._recorder, self._pool)
+        steps = self._steps.pop(key, None) or _Steps(velocity, self._recorder, self._pool)
+        self._steps[key] = steps
+        while len(self._steps) > _KEPT:
+            del self._steps[next(iter(self._steps))]
         steps.begin(velocity, F.pad(x, more), frames)
         found = x
         for step in range(len(times) - 1):

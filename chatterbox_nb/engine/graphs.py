@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,7 +24,6 @@ class Recorder:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.problem = ""  # why nothing is recorded any more
-        self._stream: Any = None  # one for all: cuBLAS keeps memory to work in for each stream that it meets
 
     @property
     def records(self) -> bool:
@@ -56,9 +56,7 @@ class Recorder:
         return work
 
     def _record(self, graph: torch.cuda.CUDAGraph, work: Callable[[], None], pool: Any) -> None:
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self.device)
-        stream, here = self._stream, torch.cuda.current_stream(self.device)
+        stream, here = _side(self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(here)
         with _no_collection(), torch.cuda.stream(stream):
             # Other threads of the kernel may use the device meanwhile: only this one's calls are held to the rules.
@@ -68,6 +66,12 @@ class Recorder:
             finally:
                 graph.capture_end()
         here.wait_stream(stream)
+
+
+@cache
+def _side(device: torch.device) -> Any:
+    """The stream that work is recorded on: one for all models, since cuBLAS keeps 35 MB for each that it meets."""
+    return torch.cuda.Stream(device)
 
 
 @contextmanager

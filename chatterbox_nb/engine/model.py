@@ -95,7 +95,7 @@ class Model:
         return "; ".join([self.plan.reason, *(f"{what} ({problem})" for what, problem in found if problem)])
 
     def rest(self) -> None:
-        """Gives back what a take leaves for its next chunk."""
+        """Gives back what takes leave for the next one; it is made again then."""
         if self.flow.solver is not None:
             self.flow.solver.rest()
 

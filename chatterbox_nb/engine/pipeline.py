@@ -90,7 +90,8 @@ class Speaker:
         self.steps = model.spec.s3gen.cfm_steps if steps is None else steps
         self.texts, self.observer, self.cancel = texts, observer, cancel or CancelToken()
         self.on_segment = on_segment
-        self.at_once = 1 if on_segment is not None or isinstance(noise, PackageNoise) else at_once
+        alone = on_segment is not None or isinstance(noise, PackageNoise)
+        self.at_once = 1 if alone else min(at_once, len(texts))
         self._parts = [0.0] * len(texts)  # of each chunk's work that is done
         self._audio = [0.0] * len(texts)  # seconds of each chunk's tokens
         self._seconds: list[dict[str, float]] = [{} for _ in texts]
@@ -102,12 +103,6 @@ class Speaker:
         )
 
     def __iter__(self) -> Iterator[SpokenChunk]:
-        try:
-            yield from self._chunks()
-        finally:
-            self.model.rest()
-
-    def _chunks(self) -> Iterator[SpokenChunk]:
         # On a GPU the CPU has time: it marks a chunk while the next one is made. Not the first, which someone awaits.
         beside = self.model.device.type != "cpu" and self.on_segment is None
         with (

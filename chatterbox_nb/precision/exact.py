@@ -1,4 +1,7 @@
-"""float32 that is float32: no TF32, whose ten bits would move a waveform's phase, while a block runs on a GPU."""
+"""float32 that is float32, and the same again: for a block on a GPU.
+
+No TF32, whose ten bits would move a waveform's phase, and none of cuDNN's ways of adding up in whatever order comes.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ def exact(device: torch.device) -> Iterator[None]:
     """For the block; the host's own settings are as they were after it."""
     before = [] if device.type != "cuda" else [(place, name, getattr(place, name)) for place, name in _switches()]
     before = [entry for entry in before if entry[2] not in (False, "ieee")]
+    if device.type == "cuda" and not torch.backends.cudnn.deterministic:
+        before.append((torch.backends.cudnn, "deterministic", False))
     try:
         for place, name, value in before:
-            setattr(place, name, False if isinstance(value, bool) else "ieee")
+            setattr(place, name, name == "deterministic" if isinstance(value, bool) else "ieee")
         yield
     finally:
         for place, name, value in before:

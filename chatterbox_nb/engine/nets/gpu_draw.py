@@ -72,13 +72,11 @@ def _draw(
         token = tl.argmax(given, axis=0)
     else:
         given = given / tl.maximum(temperature, COLDEST)
-        p = tl.exp(given - tl.max(given, axis=0))
-        p = p / tl.sum(p, axis=0)
-        p = tl.where(p < min_p * tl.max(p, axis=0), 0.0, p)
-        p = p / tl.sum(p, axis=0)
+        p = tl.exp(given - tl.max(given, axis=0))  # of the likeliest; what they sum up to does not matter for the draw
+        p = tl.where(p < min_p, 0.0, p)
         if top_p < 1.0:
-            p = tl.where(p < _nucleus(p, top_p), 0.0, p)
             p = p / tl.sum(p, axis=0)
+            p = tl.where(p < _nucleus(p, top_p), 0.0, p)
         token = tl.argmax(tl.where(inside, p / tl.load(noise + line * V + v, mask=inside, other=1.0), -1.0), axis=0)
 
     if ended == 0:

@@ -84,19 +84,18 @@ def _multiply(
 @triton.jit
 def _multiply_tiles(
     x, weight, scale, bias, gain, y, N, eps,
-    K: tl.constexpr, M: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    K: tl.constexpr, M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     STAGES: tl.constexpr, HALF: tl.constexpr, EVEN: tl.constexpr, INT8: tl.constexpr,
     BIAS: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     """`y[m, n]` for BLOCK_N columns n and all M rows: rows m of a tile are the high parts, rows M + m the low ones."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = n < N
-    part = tl.arange(0, BLOCK_M)
+    part = tl.arange(0, 2 * M)
     m = part % M
-    used = part < 2 * M
-    found = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    other = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    squares = tl.zeros([BLOCK_M], tl.float32)
+    found = tl.zeros([2 * M, BLOCK_N], tl.float32)
+    other = tl.zeros([2 * M, BLOCK_N], tl.float32)
+    squares = tl.zeros([2 * M], tl.float32)
     for start in tl.range(0, K, BLOCK_K, num_stages=STAGES):
         k = start + tl.arange(0, BLOCK_K)
         inside = k < K
@@ -105,7 +104,7 @@ def _multiply_tiles(
         w = tl.load(weight + place, mask=kept, other=0)
         if GATED:
             second = tl.load(weight + N * K + place, mask=kept, other=0)
-        row = tl.load(x + m[:, None] * K + k[None, :], mask=used[:, None] & inside[None, :], other=0.0)
+        row = tl.load(x + m[:, None] * K + k[None, :], mask=inside[None, :], other=0.0)
         if NORM:
             squares += tl.sum(row * row, axis=1)
             row = row * tl.load(gain + k, mask=inside, other=0.0).to(tl.float32)[None, :]
@@ -118,21 +117,21 @@ def _multiply_tiles(
         length = tl.rsqrt(squares / K + eps)[:, None]
         found = found * length
         other = other * length
+    value = tl.sum(tl.reshape(found, [2, M, BLOCK_N]), axis=0)
     if INT8:
-        found = found * tl.load(scale + n, mask=there, other=0.0)[None, :]
-        if GATED:
-            other = other * tl.load(scale + N + n, mask=there, other=0.0)[None, :]
-    for each in tl.static_range(M):
-        mine = (used & (m == each))[:, None]
-        value = tl.sum(tl.where(mine, found, 0.0), axis=0)
-        if BIAS:
-            value += tl.load(bias + n, mask=there, other=0.0).to(tl.float32)
-        if GATED:
-            value = value / (1.0 + tl.exp(-tl.maximum(value, -80.0))) * tl.sum(tl.where(mine, other, 0.0), axis=0)
-        out = y + each * N + n
-        if ADD:
-            value += tl.load(out, mask=there, other=0.0)
-        tl.store(out, value, mask=there)
+        value = value * tl.load(scale + n, mask=there, other=0.0)[None, :]
+    if BIAS:
+        value += tl.load(bias + n, mask=there, other=0.0).to(tl.float32)[None, :]
+    if GATED:
+        up = tl.sum(tl.reshape(other, [2, M, BLOCK_N]), axis=0)
+        if INT8:
+            up = up * tl.load(scale + N + n, mask=there, other=0.0)[None, :]
+        value = value / (1.0 + tl.exp(-tl.maximum(value, -80.0))) * up
+    out = y + tl.arange(0, M)[:, None] * N + n[None, :]
+    kept = there[None, :]
+    if ADD:
+        value += tl.load(out, mask=kept, other=0.0)
+    tl.store(out, value, mask=kept)
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def multiply(
     if tiled and TILED_ROWS <= len(x) <= _MOST_TILED and matrix.weight.dtype != torch.float32:
         half = tl.float16 if matrix.weight.dtype == torch.float16 else tl.bfloat16
         _multiply_tiles[(triton.cdiv(columns, _TILE_N),)](
-            *pointers, columns, eps, K=K, M=len(x), BLOCK_M=max(16, 2 * len(x)), BLOCK_N=_TILE_N, BLOCK_K=_TILE_K,
+            *pointers, columns, eps, K=K, M=len(x), BLOCK_N=_TILE_N, BLOCK_K=_TILE_K,
             STAGES=_STAGES, HALF=tl.float32 if _INTERPRETED else half, EVEN=K % _TILE_K == 0, **flags,
             num_warps=_TILE_WARPS,
         )  # fmt: skip
