@@ -1,4 +1,4 @@
-"""Compiles every kernel of T3's step for GPUs that are not here: `python tests/gpu_compile.py 75,90 [FOLDER]`.
+"""Compiles every kernel of T3's step for GPUs that are not here: `python tests/gpu_compile.py 75,90 FOLDER int8 half`.
 
 Triton asks its driver which GPU it is for, and that is all it needs to get from here to machine code. In a process of
 its own: where kernels are interpreted nothing is compiled. Prints a line of JSON: what was compiled, and what failed.
@@ -49,8 +49,8 @@ class Driver:
         return torch.device("cpu")
 
 
-def compiled(arch: int, folder: Path) -> list[str]:
-    """Every kernel for one architecture, int8 and the half precision it computes: their names."""
+def compiled(arch: int, folder: Path, precisions: list[str]) -> list[str]:
+    """Every kernel for one architecture, at int8 or the half precision it computes: their names."""
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
@@ -72,7 +72,8 @@ def compiled(arch: int, folder: Path) -> list[str]:
     driver.set_active(Driver(arch))
     JITFunction.run = compile_only
     try:
-        for precision in ("int8", "fp16" if arch < 80 else "bf16"):
+        for asked in precisions:
+            precision = asked if asked == "int8" else "fp16" if arch < 80 else "bf16"
             model = engine.load(spec, files, precision, device.facts("cpu"), "plain")
             step = GpuStep(model.t3)
             for lines in (1,) if arch < 80 else (1, 4):
@@ -88,8 +89,8 @@ def compiled(arch: int, folder: Path) -> list[str]:
 
 def main() -> None:
     archs = known() if sys.argv[1] == "all" else [int(arch) for arch in sys.argv[1].split(",")]
-    folder = Path(sys.argv[2])
-    print(json.dumps({str(arch): compiled(arch, folder) for arch in archs if arch in known()}))
+    folder, precisions = Path(sys.argv[2]), sys.argv[3:]
+    print(json.dumps({str(arch): compiled(arch, folder, precisions) for arch in archs if arch in known()}))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from chatterbox_nb.errors import Cancelled, EngineError, TextError
 from chatterbox_nb.events import CancelToken
 from chatterbox_nb.precision import device
 
-TEXTS = ("the brown spring", "of milk", "turn on the light")
+TEXTS = ("the brown spring", "of milk")
 Load = Callable[[str], engine.Model]
 
 
@@ -81,10 +81,10 @@ def spoken(model: engine.Model, options: Sampling, at_once: int, wanted: int, fu
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
 def test_tokens_are_those_of_torchs_layers(load: Load, precision: str) -> None:
     model = load(precision)
-    plain = spoken(model, Sampling(), 1, 5, None)
-    assert [len(decoded.tokens) for decoded in plain] == [5, 6, 7]
-    assert spoken(model, Sampling(), 1, 5, runner(model)) == plain
-    assert spoken(model, Sampling(), 2, 5, runner(model)) == plain, "side by side"
+    plain = spoken(model, Sampling(), 1, 4, None)
+    assert [len(decoded.tokens) for decoded in plain] == [4, 5]
+    assert spoken(model, Sampling(), 1, 4, runner(model)) == plain
+    assert spoken(model, Sampling(), 2, 4, runner(model)) == plain, "side by side"
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_tokens_are_those_of_torchs_layers(load: Load, precision: str) -> None:
 )
 def test_options_mean_what_they_mean_elsewhere(load: Load, options: Sampling) -> None:
     model = load("fp32")
-    assert spoken(model, options, 1, 3, runner(model)) == spoken(model, options, 1, 3, None)
+    assert spoken(model, options, 1, 2, runner(model)) == spoken(model, options, 1, 2, None)
 
 
 def test_a_room_grows_with_what_is_in_it(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load("fp32")
-    monkeypatch.setattr(gpu_decode, "BUCKET", 8)
+    monkeypatch.setattr(gpu_decode, "BUCKET", 4)
     monkeypatch.setattr(gpu_decode, "_AHEAD", 2)
     monkeypatch.setattr(gpu_decode, "_EVERY", 2)
     grown: list[int] = []
     fused = runner(model)
     grow = fused.grow
     monkeypatch.setattr(fused, "grow", lambda length: grown.append(length) or grow(length))
-    assert spoken(model, Sampling(), 2, 9, fused) == spoken(model, Sampling(), 1, 9, None)
+    assert spoken(model, Sampling(), 2, 6, fused) == spoken(model, Sampling(), 1, 6, None)
     assert grown
     assert fused.room is None, "nothing stays between takes"
 
@@ -155,9 +155,9 @@ def test_the_check_at_load_passes_and_sees_what_is_wrong(load: Load) -> None:
     first, in_, *rest = step._layers[0]
     step._layers[0] = (first, replace(in_, scale=2 * in_.scale), *rest)  # type: ignore[operator]
     assert "a layer is off by" in gpu_check.problem(model.t3, step)
-    step._head = replace(step._head, weight=step._head.weight.t())  # what a driver may raise is told in a line
     step._layers[0] = (first, in_, *rest)
-    assert gpu_check.problem(model.t3, step)
+    step._head = None  # type: ignore[assignment]
+    assert gpu_check.problem(model.t3, step).startswith("AttributeError: "), "what a driver may raise is a line, too"
 
 
 def test_many_rows_are_checked_once_before_they_are_multiplied_by_tensor_cores(
