@@ -763,6 +763,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is Linux's")
+@pytest.mark.xdist_group("peaks")  # which are measured once
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_a_load_peaks_one_large_tensor_above_what_stays(peaks: dict[str, dict[str, int]], precision: str) -> None:
     """The largest tensor has 13 MB; perth's file with its decoder, and the allocator's slack, have some 20."""

@@ -226,6 +226,7 @@ for _ in range(3):
 GROWTH = 6_000_000  # bytes; fp32 takes 30 MB, int8 8 MB
 
 
+@pytest.mark.more  # the unload beside it shows what one switch leaves
 def test_ten_switches_do_not_grow() -> None:
     """Through all precisions, in a process of its own: others' threads would keep memory of theirs.
 

@@ -59,6 +59,7 @@ def test_it_contains_the_code_the_voice_and_the_licences(wheel: Path) -> None:
     assert wheel.stat().st_size < 14_000_000
 
 
+@pytest.mark.more
 def test_it_speaks_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     """Its dependencies are lent by this environment; this package is not, since it is installed editable here."""
     environment = tmp_path / "venv"
