@@ -763,7 +763,6 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is Linux's")
-@pytest.mark.xdist_group("peaks")  # which are measured once
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_a_load_peaks_one_large_tensor_above_what_stays(peaks: dict[str, dict[str, int]], precision: str) -> None:
     """The largest tensor has 13 MB; perth's file with its decoder, and the allocator's slack, have some 20."""
@@ -772,7 +771,6 @@ def test_a_load_peaks_one_large_tensor_above_what_stays(peaks: dict[str, dict[st
     assert measured["peak"] < measured["resident"] + measured["watermarker"] + 50e6
 
 
-@pytest.mark.xdist_group("peaks")
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is Linux's")
 def test_at_int8_the_whole_is_never_in_memory_in_fp32(peaks: dict[str, dict[str, int]]) -> None:
     measured = peaks["int8"]
@@ -780,7 +778,6 @@ def test_at_int8_the_whole_is_never_in_memory_in_fp32(peaks: dict[str, dict[str,
     assert measured["peak"] < 0.55 * measured["shipped"]
 
 
-@pytest.mark.xdist_group("peaks")
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is Linux's")
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_the_report_tells_the_peak_that_the_kernel_saw(peaks: dict[str, dict[str, int]], precision: str) -> None:
