@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("host")  # they share a process that took long to run
+
 # Runs in a process of its own: importing the package is part of what must leave no trace.
 PROGRAM = r"""
 import json, locale, logging, os, random, signal, sys, threading, warnings

@@ -20,6 +20,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 from jupyter_client.manager import KernelManager
 
+pytestmark = pytest.mark.xdist_group("panels in a kernel")  # they share one
 PATIENCE = 60.0
 LONG = " ".join([SENTENCE, OTHER_SENTENCE] * 15)
 SETUP = """

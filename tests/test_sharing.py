@@ -119,6 +119,7 @@ def test_a_layer_gives_its_own_copy_back_when_it_gets_the_files(
     assert any(0 < count < len(own) for count in alive)
 
 
+@pytest.mark.more  # make classroom measures it with more
 def test_two_processes_hold_it_once(tiny_folder: Path, cache: QuantizedCache) -> None:
     model = load(tiny_folder, cache)
     program = (
