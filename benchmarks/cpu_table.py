@@ -60,8 +60,7 @@ def floor_line(floor: Figures) -> str:
 
 def _table(*rows: list[str]) -> str:
     """The first row is the head."""
-    head, *rest = rows
-    return "\n".join([*pages.head(*head), *(f"| {' | '.join(row)} |" for row in rest)])
+    return pages.table(rows[0], rows[1:])
 
 
 def _took(sides: Figures) -> dict[str, Figures]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import gpu_table, pages
 from chatterbox_nb import gpu_figures
+from chatterbox_nb.checkpoint.catalog import ENGLISH
 from chatterbox_nb.gpu_figures import Figures
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("int8", "bf16", "fp16", "fp32")
 PACKAGE_TOKENS = 125
-_CODES = 6561
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     asked = arguments.parse_args()
     import torch
 
-    from chatterbox_nb.checkpoint import catalog, synthetic
+    from chatterbox_nb.checkpoint import synthetic
     from chatterbox_nb.precision import device
 
     if not torch.cuda.is_available():
@@ -64,7 +64,7 @@ def main() -> None:
 
     here = torch.device(facts.name)
     part("copy_bytes_per_second", lambda: gpu_figures.copy_bandwidth(here))
-    part("kernels", lambda: gpu_figures.kernels(catalog.ENGLISH.t3, here))
+    part("kernels", lambda: gpu_figures.kernels(ENGLISH.t3, here))
     part("oracle", lambda: _oracle(facts))
     part("demo", lambda: {precision: _measured("demo", None, precision, facts) for precision in ("fp32", "int8")})
     part("checkpoint", lambda: str(synthetic.kept_full(asked.folder).name))
@@ -192,7 +192,7 @@ def _package_take(model: Any, text: str, tokens: int) -> dict[str, float]:
         temperature=0.8, cfg_weight=0.5, repetition_penalty=1.2, min_p=0.05, top_p=1.0,
     )[0]  # fmt: skip
     clock.stage("tokens")
-    spoken = found[found < _CODES]
+    spoken = found[found < ENGLISH.s3gen.codes]
     mel = model.s3gen.flow_inference(spoken, ref_dict=dict(model.conds.gen), finalize=True)
     clock.stage("mel")
     wave, _ = model.s3gen.hift_inference(mel, None)

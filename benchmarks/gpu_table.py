@@ -103,10 +103,6 @@ def markdown(results: Figures) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join([*pages.head(*head), *(f"| {' | '.join(row)} |" for row in rows)])
-
-
 def _targets(results: Figures) -> str:
     rows = []
     for name, value, limit, unit, more in TARGETS:
@@ -121,7 +117,7 @@ def _targets(results: Figures) -> str:
                 f"{'met' if met else 'not met'}{by}",
             ]
         )
-    return _table(["", "aimed at", "measured", ""], rows)
+    return pages.table(["", "aimed at", "measured", ""], rows)
 
 
 def _precisions(results: Figures) -> str:
@@ -178,7 +174,7 @@ def _precisions(results: Figures) -> str:
             f"{package['milliseconds_a_token']:.1f} ms a token. "
         )
     return (
-        f"{_table(head, rows)}\n\n{more}Bytes are those that torch's allocator has given out, the "
+        f"{pages.table(head, rows)}\n\n{more}Bytes are those that torch's allocator has given out, the "
         "peak with all there is; after a load and after takes without what was there before. After an unload "
         f"{unloaded / 1e6:.0f} MB at the most stay: cuBLAS's memory to work in, which it keeps for the process."
     )
@@ -191,7 +187,7 @@ def _tokens(results: Figures) -> str:
         [precision, *(f"{step['milliseconds']:.3f}" for step in found["steps"])]
         for precision, found in results["english"].items()
     ]
-    return _table(head, rows)
+    return pages.table(head, rows)
 
 
 def _step_name(step: Figures) -> str:
@@ -225,8 +221,9 @@ def _kernels(results: Figures) -> str:
         "GB/s of weights",
         "of the copy",
     ]
+    made = pages.table(head, rows)
     return (
-        f"{_table(head, rows)}\n\nOne product after another in a CUDA graph, each with weights that no cache holds. A "
+        f"{made}\n\nOne product after another in a CUDA graph, each with weights that no cache holds. A "
         f"copy of 1 GiB moves {copied / 1e9:,.0f} GB/s, read and written; a matrix of a few MB is over before memory "
         "is at its full speed, as the copies of the same bytes show."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -79,3 +80,8 @@ def of_which_voice(figures: Figures, here: str) -> str:
 def head(*cells: str) -> list[str]:
     """The first two lines of a table."""
     return [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join([*head(*titles), *(f"| {' | '.join(row)} |" for row in rows)])

@@ -111,3 +111,8 @@ def cure(precision: str, model: str) -> str:
     if precision == "int8":
         return "Close other programs or notebooks, or %tts_unload first."
     return f"Try %tts_load {model} --precision int8."
+
+
+def summary(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])

@@ -7,7 +7,7 @@ or with the clock after the device is done; what is compiled or recorded once is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,68 +55,70 @@ def kernels(dims: T3Dims, device: torch.device, rows: Sequence[int] = (2, 8)) ->
         dims: of T3.
         rows: of activations.
     """
-    from chatterbox_nb.engine.graphs import Recorder
-    from chatterbox_nb.engine.nets.gpu_step import has_tensor_cores
-    from chatterbox_nb.precision.kernels.rows import Matrix, multiply
-    from chatterbox_nb.precision.layers import quantize
-
     D, F, V = dims.width, dims.ffn, dims.speech_vocab
-    shapes: dict[str, tuple[int, int, Figures]] = {
+    shapes: dict[str, tuple[int, int, dict[str, bool]]] = {
         "qkv": (3 * D, D, {"norm": True}),
         "out": (D, D, {"add": True}),
         "gate_up": (2 * F, D, {"norm": True, "gated": True}),
         "down": (D, F, {"add": True}),
         "head": (V, D, {"norm": True}),
     }
-    found = []
-    tiled = has_tensor_cores(device)
+    half = "float16" if torch.cuda.get_device_capability(device) < (8, 0) else "bfloat16"
+    return [
+        {"matrix": name, "rows": N, "columns": K, "storage": storage, **figures}
+        for name, (N, K, options) in shapes.items()
+        for storage in ("int8", half)
+        for figures in _kernel(N, K, storage, options, rows, dims.norm_eps, device)
+    ]
+
+
+def _kernel(
+    N: int, K: int, storage: str, options: dict[str, bool], rows: Sequence[int], eps: float, device: torch.device
+) -> Iterator[Figures]:
+    """One matrix, with each number of rows."""
+    from chatterbox_nb.engine.graphs import Recorder
+    from chatterbox_nb.engine.nets.gpu_step import has_tensor_cores
+    from chatterbox_nb.precision.kernels.rows import Matrix, multiply
+    from chatterbox_nb.precision.layers import quantize
+
     generator = torch.Generator().manual_seed(0)
-    for name, (N, K, options) in shapes.items():
-        for storage in ("int8", "float16" if torch.cuda.get_device_capability(device) < (8, 0) else "bfloat16"):
-            drawn = torch.randn(N, K, generator=generator) / K**0.5
-            quantized = quantize(drawn) if storage == "int8" else (drawn.to(getattr(torch, storage)), None)
-            weight, scale = quantized[0].to(device), None if quantized[1] is None else quantized[1].to(device)
-            copies = [weight, *(weight.clone() for _ in range(_MANY // weight.nbytes))]
-            target = torch.empty_like(weight)
+    drawn = torch.randn(N, K, generator=generator) / K**0.5
+    stored = quantize(drawn) if storage == "int8" else (drawn.to(getattr(torch, storage)), None)
+    weight, scale = (None if part is None else part.to(device) for part in stored)
+    assert weight is not None
+    copies = [weight, *(weight.clone() for _ in range(_MANY // weight.nbytes))]
 
-            def copied(copies: list[Tensor] = copies, target: Tensor = target) -> None:
-                for each in copies:
-                    target.copy_(each)
+    def seconds_each(work: Callable[[Tensor], Any]) -> float:
+        def all_of_them() -> None:
+            for each in copies:
+                work(each)
 
-            copied()
-            copy_seconds = seconds_of(Recorder(device).recorded(copied)) / len(copies)
-            for M in rows:
-                x, gain = torch.randn(M, K, generator=generator), torch.rand(K, generator=generator) + 0.5
-                wanted = _product(x, quantized, gain, dims.norm_eps, **options)
-                y = torch.zeros(M, wanted.shape[1], device=device)
-                rest: Figures = {name: value for name, value in options.items() if name != "norm"}
-                if "norm" in options:
-                    rest |= {"gain": gain.to(device), "eps": dims.norm_eps}
-                moved = x.to(device)
-                multiply(moved, Matrix(weight, scale), y, tiled=tiled, **rest)
-                apart = float((y.cpu().double() - wanted).norm() / wanted.norm())
+        all_of_them()
+        return seconds_of(Recorder(device).recorded(all_of_them)) / len(copies)
 
-                def multiplied(
-                    copies: list[Tensor] = copies,
-                    scale: Tensor | None = scale,
-                    x: Tensor = moved,
-                    y: Tensor = y,
-                    rest: Figures = rest,
-                ) -> None:
-                    for each in copies:
-                        multiply(x, Matrix(each, scale), y, tiled=tiled, **rest)
+    target = torch.empty_like(weight)
+    copied = seconds_each(target.copy_)
+    for M in rows:
+        x, gain = torch.randn(M, K, generator=generator), torch.rand(K, generator=generator) + 0.5
+        wanted = _product(x, stored, gain, eps, **options)
+        more: Figures = {**options, "tiled": has_tensor_cores(device)}
+        if more.pop("norm", False):
+            more |= {"gain": gain.to(device), "eps": eps}
+        there, y = x.to(device), torch.zeros(M, wanted.shape[1], device=device)
 
-                seconds = seconds_of(Recorder(device).recorded(multiplied)) / len(copies)
-                found.append(
-                    {
-                        "matrix": name, "rows": N, "columns": K, "storage": storage, "activations": M,
-                        "error_against_fp64": apart, "microseconds": 1e6 * seconds,
-                        "weight_bytes_per_second": weight.nbytes / seconds,
-                        "copy_of_the_same_microseconds": 1e6 * copy_seconds,
-                    }
-                )  # fmt: skip
-            del copies
-    return found
+        def multiplied(each: Tensor, x: Tensor = there, y: Tensor = y, more: Figures = more) -> None:
+            multiply(x, Matrix(each, scale), y, **more)
+
+        multiplied(weight)
+        apart = float((y.cpu().double() - wanted).norm() / wanted.norm())
+        seconds = seconds_each(multiplied)
+        yield {
+            "activations": M,
+            "error_against_fp64": apart,
+            "microseconds": 1e6 * seconds,
+            "weight_bytes_per_second": weight.nbytes / seconds,
+            "copy_of_the_same_microseconds": 1e6 * copied,
+        }
 
 
 def _product(

@@ -8,7 +8,7 @@ from chatterbox_nb.checkpoint.catalog import S3GenDims, T3Dims
 from chatterbox_nb.engine.nets.estimator import Estimator
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
-from chatterbox_nb.errors import PrecisionError
+from chatterbox_nb.errors import PrecisionError, summary
 from chatterbox_nb.precision.plan import Plan
 
 _WIDEST = 8192  # products of int8 and int16 that the compiled step sums
@@ -42,7 +42,7 @@ def warm_up(t3: T3, estimator: Estimator) -> None:
             if estimator.tiled:
                 _first_attention()
     except Exception as error:  # whatever a compiler and its threads may meet
-        problem = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        problem = summary(error)
     if problem:
         raise PrecisionError(f"T3's step cannot be compiled here ({problem}). Load with --kernel plain.")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from chatterbox_nb.audio import Clip, resample
 from chatterbox_nb.checkpoint.catalog import ModelSpec, VoiceRules
-from chatterbox_nb.errors import SourceError, VoiceError
+from chatterbox_nb.errors import SourceError, VoiceError, summary
 
 S3_RATE = 16_000
 MEL_RATE = 24_000
@@ -107,7 +107,7 @@ def read_builtin(path: Path) -> Voice:
     except FileNotFoundError:
         problem = "it is missing"
     except Exception as error:  # torch.load raises whatever the pickle makes it raise
-        problem = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        problem = summary(error)
     raise SourceError(f"{path} is not a voice of this model ({problem}). Delete it and load again.")
 
 

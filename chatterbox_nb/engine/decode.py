@@ -118,13 +118,19 @@ def begun(t3: T3, prefix: Prefix, options: Sampling, cancel: CancelToken | None 
     return GpuDecoding(t3.runner, prefix, options, cancel, at_once)
 
 
-def check_text(text: Tensor, dims: T3Dims) -> None:
-    """Raises TextError: more text tokens than the model has positions for."""
+def extent(prefix: Prefix, text: Tensor, budget: int, limit: int, dims: T3Dims) -> tuple[int, int, Finish]:
+    """Positions before a chunk's first token, the tokens after which it ends, and how it ends then.
+
+    Args and errors: as of `decode`.
+    """
     if len(text) > dims.text_positions:
         raise TextError(
             f"This chunk has {len(text)} text tokens and the model has {dims.text_positions} positions. "
             "Split it, or lower MAX_CHUNK_LENGTH."
         )
+    limit = min(limit, dims.speech_positions)
+    wanted = min(budget, limit)
+    return prefix.length + len(text) + 2, wanted, "limit" if wanted == limit else "budget"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -200,17 +206,13 @@ class Decoding:
     def begin(self, text: Tensor, noise: Noise, budget: int, limit: int) -> CpuLine:
         """Reads a chunk's text; `advance` decodes it from now on. Args and errors: as of `decode`."""
         dims = self.t3.dims
-        check_text(text, dims)
-        limit = min(limit, dims.speech_positions)
-        wanted = min(budget, limit)
-        start = self.prefix.length + len(text) + 2
+        start, wanted, ends = extent(self.prefix, text, budget, limit, dims)
         cache = self.prefix.cache(dims, self._rows, start if self.t3.compiled else start + wanted)
         logits = self.t3.logits(self.t3.text(text, guided=self._rows == 2), cache, self.prefix.length)
         if self.t3.compiled:
             cache = self.kept(cache, min(wanted, _ROOM))
         seen = torch.zeros(dims.speech_vocab, dtype=torch.bool, device=text.device)
         seen[dims.start_speech] = True
-        ends: Finish = "limit" if wanted == limit else "budget"
         line = CpuLine(noise=noise, start=start, wanted=wanted, ends=ends, cache=cache, seen=seen, logits=logits)
         self.lines.append(line)
         return line

@@ -96,10 +96,15 @@ def tokens_to_mel(
         times = time_steps(steps).to(device)
         # The steps add up in float32, whatever the networks compute in.
         x = noise.flow(MELS, mu.shape[1]).to(device)[0].t()
-        solve = euler if flow.solver is None else flow.solver
-        x = solve(flow.decoder.estimator, mu, speaker, condition, x, times, on_step, cancel)
+        begin = begun if flow.solver is None else flow.solver
+        step = begin(flow.decoder.estimator, mu, speaker, condition, x, times)
+        for index in range(steps):
+            if cancel is not None:
+                cancel.check()
+            x = step(index)
+            on_step(index + 1)
     finite.check(x, "the mel spectrogram", dtype)
-    return x[voice.prompt_mel.shape[1] :].t()[None].contiguous()
+    return x[voice.prompt_mel.shape[1] :].t()[None].clone(memory_format=torch.contiguous_format)
 
 
 def _conditions(flow: Any, tokens: Tensor, voice: Voice) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,17 +122,10 @@ def _conditions(flow: Any, tokens: Tensor, voice: Voice) -> tuple[Tensor, Tensor
     return mu, speaker, condition
 
 
-def euler(
-    net: Estimator,
-    mu: Tensor,
-    speaker: Tensor,
-    condition: Tensor,
-    x: Tensor,
-    times: Tensor,
-    on_step: Callable[[int], None],
-    cancel: CancelToken | None,
-) -> Tensor:
-    """Euler steps, with guidance.
+def begun(
+    net: Estimator, mu: Tensor, speaker: Tensor, condition: Tensor, x: Tensor, times: Tensor
+) -> Callable[[int], Tensor]:
+    """Euler steps with guidance, each a call with its number, in their order.
 
     Args:
         mu, condition: `[2, T, 80]`, the second row unguided; speaker `[2, 80]`.
@@ -135,15 +133,16 @@ def euler(
         times: `[steps + 1]`.
 
     Returns:
-        The mel, `[T, 80]`.
+        What gives the mel after a step, `[T, 80]`, good until the next.
     """
     velocity = Velocity(net, mu, speaker, condition, times[:-1])
-    for step in range(len(times) - 1):
-        if cancel is not None:
-            cancel.check()
-        x = x + (times[step + 1] - times[step]) * guided(velocity(x, step))
-        on_step(step + 1)
-    return x
+
+    def step(index: int) -> Tensor:
+        nonlocal x
+        x = x + (times[index + 1] - times[index]) * guided(velocity(x, index))
+        return x
+
+    return step
 
 
 def guided(velocity: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.sampling import Sampling, draw, guide
+from chatterbox_nb.errors import summary
 from chatterbox_nb.precision.layers import Int8Linear
 
 # A wrong kernel is off by the numbers themselves. Half precision in the cache moves them by some thousandths.
@@ -37,7 +38,7 @@ def problem(t3: T3, step: GpuStep, lines: int = 1, rows_a_line: int = 2) -> str:
         with torch.inference_mode():
             return _compared(t3, step, lines, rows_a_line)
     except Exception as error:  # whatever a compiler, a driver or a launch may meet
-        return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        return summary(error)
 
 
 def _compared(t3: T3, step: GpuStep, lines: int, rows_a_line: int) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import triton
 from torch import Tensor
 
 from chatterbox_nb.engine import finite, gpu_check
-from chatterbox_nb.engine.decode import Finish, Line, Prefix, check_text
+from chatterbox_nb.engine.decode import Line, Prefix, extent
 from chatterbox_nb.engine.graphs import Recorder
 from chatterbox_nb.engine.nets import gpu_draw
 from chatterbox_nb.engine.nets.gpu_step import GpuStep, Room
@@ -113,7 +114,7 @@ class GpuDecoding:
     ) -> None:
         self.runner, self.prefix, self.options, self.cancel = runner, prefix, options, cancel
         self.lines: list[GpuLine] = []
-        self._at_once = _power_of_two(at_once)
+        self._at_once = triton.next_power_of_2(at_once)
         self._rows = 2 if options.cfg_weight > 0 else 1
         self._pinned: Tensor | None = None
 
@@ -133,13 +134,9 @@ class GpuDecoding:
     def begin(self, text: Tensor, noise: Noise, budget: int, limit: int) -> GpuLine:
         """Reads a chunk's text into a free slot. Args and errors: as of `decode.decode`."""
         t3, dims = self.runner.t3, self.runner.t3.dims
-        check_text(text, dims)
-        limit = min(limit, dims.speech_positions)
-        wanted = min(budget, limit)
-        start = self.prefix.length + len(text) + 2
+        start, wanted, ends = extent(self.prefix, text, budget, limit, dims)
         slot = min(set(range(self._at_once)) - {line.slot for line in self.lines})
         room = self._room(start + min(wanted, _AHEAD))
-        ends: Finish = "limit" if wanted == limit else "budget"
         line = GpuLine(noise=noise, start=start, wanted=wanted, ends=ends, slot=slot)
         cache = room.of(slot)
         cache.keys[:, :, :, : self.prefix.length] = self.prefix.keys
@@ -170,7 +167,7 @@ class GpuDecoding:
         every = 1 if any(line.noise.in_order for line in self.lines) else _EVERY
         every = min(every, max(line.wanted - len(line.tokens) for line in self.lines))
         room = self._room(max(line.start + len(line.tokens) for line in self.lines) + every)
-        slots = _power_of_two(1 + max(line.slot for line in self.lines))
+        slots = triton.next_power_of_2(1 + max(line.slot for line in self.lines))
         for token in range(every):
             self._bring_noise(room, token)
             self.runner(slots)
@@ -200,7 +197,3 @@ class GpuDecoding:
             if mine[gpu_draw.ENDED]:
                 line.finish = "stop" if mine[gpu_draw.ENDED] == 1 else line.ends
         self.lines = [line for line in self.lines if line.finish is None]
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()

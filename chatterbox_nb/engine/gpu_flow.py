@@ -18,7 +18,6 @@ from chatterbox_nb.engine.flow import guided
 from chatterbox_nb.engine.graphs import Recorder
 from chatterbox_nb.engine.nets.estimator import MELS, Estimator, Velocity
 from chatterbox_nb.engine.nets.ready import Ready
-from chatterbox_nb.events import CancelToken
 
 BUCKET = 128  # frames: 2.56 s
 _KEPT = 6  # lengths that are kept, the newest
@@ -63,7 +62,7 @@ class _Steps:
 
 
 class Solver:
-    """`flow.euler` on a GPU, with the graphs of the newest lengths.
+    """`flow.begun` on a GPU, with the graphs of the newest lengths.
 
     Args:
         recorder: of the model.
@@ -81,17 +80,9 @@ class Solver:
         self._steps.clear()
 
     def __call__(
-        self,
-        net: Estimator,
-        mu: Tensor,
-        speaker: Tensor,
-        condition: Tensor,
-        x: Tensor,
-        times: Tensor,
-        on_step: Callable[[int], None],
-        cancel: CancelToken | None,
-    ) -> Tensor:
-        """As `flow.euler`."""
+        self, net: Estimator, mu: Tensor, speaker: Tensor, condition: Tensor, x: Tensor, times: Tensor
+    ) -> Callable[[int], Tensor]:
+        """As `flow.begun`."""
         frames = mu.shape[1]
         more = (0, 0, 0, -frames % BUCKET)
         if self._ready is None:
@@ -103,10 +94,4 @@ class Solver:
         while len(self._steps) > _KEPT:
             del self._steps[next(iter(self._steps))]
         steps.begin(velocity, F.pad(x, more), frames)
-        found = x
-        for step in range(len(times) - 1):
-            if cancel is not None:
-                cancel.check()
-            found = steps(velocity.times[step], times[step + 1] - times[step])
-            on_step(step + 1)
-        return found[:frames].clone()
+        return lambda index: steps(velocity.times[index], times[index + 1] - times[index])[:frames]

@@ -52,7 +52,7 @@ class Recorder:
             return graph.replay
         if isinstance(problem, torch.OutOfMemoryError):
             raise problem
-        self.problem = " ".join(str(problem).splitlines()[0].split())
+        self.problem = next(iter(str(problem).splitlines()), type(problem).__name__)
         return work
 
     def _record(self, graph: torch.cuda.CUDAGraph, work: Callable[[], None], pool: Any) -> None:
