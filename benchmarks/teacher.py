@@ -43,7 +43,7 @@ def states_of(model: Model, ids: Tensor, speech: Tensor, steps: bool = False) ->
     t3, voice = model.t3, model.builtin_voice()
     with torch.inference_mode():
         prefix = decode.prefill(t3, voice.speaker, voice.t3_prompt, 0.5)
-        begin = t3.text(ids, guided=False)
+        begin = t3.text(ids, False, 0)
         positions = torch.arange(1, len(speech) + 1)
         spoken = (t3.speech_embedding(speech) + t3.speech_position(positions))[None]
         start, length = prefix.length, begin.shape[1]
@@ -71,7 +71,7 @@ def _compiled_logits(model: Model, ids: Tensor, speech: Tensor) -> Tensor:
     t3, voice = model.t3, model.builtin_voice()
     with torch.inference_mode():
         prefix = decode.prefill(t3, voice.speaker, voice.t3_prompt, 0.5)
-        begin = t3.text(ids, guided=False)
+        begin = t3.text(ids, False, 0)
         start = prefix.length + begin.shape[1]
         cache = prefix.cache(t3.dims, 1, start)
         logits = [t3.logits(begin, cache, prefix.length)]

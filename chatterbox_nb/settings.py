@@ -23,7 +23,7 @@ KERNELS = ("auto", "fused", "plain", "int8pack", "dynamic")
 EFFORTS = ("best", "balanced", "fast")  # rows of `engine.effort.EFFORTS`
 # Rows of the int8 plan, as `precision.plan` has them: component.kind.
 INT8_ROWS = (
-    "t3.linear", "t3.conditioning", "t3.head", "t3.embedding", "t3.position",
+    "t3.linear", "t3.conditioning", "t3.head", "t3.embedding", "t3.position", "t3.text",
     "flow.linear", "flow.embedding", "flow.conv", "vocoder.conv", "voice_encoder.lstm",
 )  # fmt: skip
 DTYPE_ALIASES = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
@@ -77,6 +77,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("temperature", "TEMPERATURE", 0.8, "float", "variety; 0 always takes the likeliest", 0.0, 5.0),
     Setting("min_p", "MIN_P", 0.05, "float", "drops tokens this much less likely than the likeliest", 0.0, 1.0),
     Setting("top_p", "TOP_P", 1.0, "float", "keeps the likeliest tokens up to this sum", 0.01, 1.0),
+    Setting("top_k", "TOP_K", 0, "int", "keeps so many of the likeliest tokens; 0 all", 0, 10_000),
     Setting("repetition_penalty", "REPETITION_PENALTY", 1.2, "float", "above 1 avoids repeats", 0.1, 10.0),
     Setting(
         "effort", "CHATTERBOX_NB_EFFORT", "best", "str", "what cfm_steps and voice_seconds are where they are not said",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -34,8 +34,18 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class T3Dims:
-    """Text to speech tokens: a Llama with its own embeddings, heads and conditioning."""
+    """Text to speech tokens: a Llama or a GPT-2 with its own embeddings, heads and conditioning.
 
+    Args:
+        backbone: "llama" or "gpt2".
+        text_positions, speech_positions: a Llama's tables of positions.
+        positions: a GPT-2's one table, of conditionals, text and speech together; 0 where there is none.
+        prompt_tokens: of a reference clip, that T3 reads.
+        perceiver_queries: what a perceiver makes of those; 0 where T3 reads them as they are.
+        emotion: whether exaggeration is a part of the conditionals.
+    """
+
+    backbone: str = "llama"
     width: int = 1024
     ffn: int = 4096
     layers: int = 30
@@ -44,26 +54,42 @@ class T3Dims:
     speech_vocab: int = 8194
     text_positions: int = 2050
     speech_positions: int = 4100
+    positions: int = 0
     start_text: int = 255
     stop_text: int = 0
     start_speech: int = 6561
     stop_speech: int = 6562
-    prompt_tokens: int = 150  # of a reference clip, read by the perceiver
+    prompt_tokens: int = 150
     perceiver_queries: int = 32
     perceiver_heads: int = 4
+    emotion: bool = True
     speaker_width: int = 256
     norm_eps: float = 1e-5
     rope_theta: float = 500_000.0
     rope_scaling: RopeScaling = RopeScaling()
 
     @property
+    def gpt2(self) -> bool:
+        return self.backbone == "gpt2"
+
+    @property
     def head_width(self) -> int:
         return self.width // self.heads
 
     @property
+    def prefix_length(self) -> int:
+        """Positions of the conditionals: the speaker, the prompt, the emotion."""
+        return 1 + (self.perceiver_queries or self.prompt_tokens) + self.emotion
+
+    @property
+    def begins(self) -> int:
+        """How often begin-of-speech is fed."""
+        return 1 if self.gpt2 else 2
+
+    @property
     def layer_parameters(self) -> int:
         """Of its layers' matrices, all of which are read at each token."""
-        return self.layers * self.width * (4 * self.width + 3 * self.ffn)
+        return self.layers * self.width * (4 * self.width + (2 if self.gpt2 else 3) * self.ffn)
 
 
 @dataclass(frozen=True)
@@ -90,25 +116,39 @@ class S3GenDims:
     speaker_growth: int = 32
     speaker_init: int = 128
     cfm_steps: int = 10
+    meanflow: bool = False  # distilled: few steps, each told where it ends, and no guidance
 
 
 @dataclass(frozen=True)
 class VoiceRules:
-    """What a reference clip must be. The package reads 6 s for T3, 10 s for S3Gen, all of it for the voice encoder."""
+    """What a reference clip must be. The package reads 6 s for T3, 10 s for S3Gen, all of it for the voice encoder.
+
+    Args:
+        loudness: that a clip is brought to before it is read, in LUFS; None leaves it as it is.
+    """
 
     min_seconds: float = 1.0
     advised_seconds: float = 5.0
     t3_seconds: float = 6.0
     s3gen_seconds: float = 10.0
+    loudness: float | None = None
 
 
 @dataclass(frozen=True)
 class FileSpec:
-    """A file of a checkpoint: role (t3, s3gen, voice_encoder, tokenizer, voice), name and, if known, size in bytes."""
+    """A file of a checkpoint.
+
+    Args:
+        role: t3, s3gen, voice_encoder, tokenizer, voice; of a GPT-2's tokenizer also merges and added_tokens, of a
+            multilingual one cangjie.
+        bytes: its size, if known.
+        repo: of the hub, where it is not the model's own.
+    """
 
     role: str
     name: str
     bytes: int | None = None
+    repo: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +158,12 @@ class ModelSpec:
     Args:
         unused: names of tensors that inference never reads; they are not loaded.
         optional: names that a file may lack because they are computed.
+        on_host: of a model on a GPU, tables that stay in the CPU's memory: they are read once a text.
         max_tokens: speech tokens after which a chunk ends in any case; 25 are a second.
+        defaults: the model's own, of options of a take.
+        ignores: options of a take that nothing comes of.
+        closing_tokens: speech tokens that follow a chunk's own.
+        cropped_tokens: of a chunk's end, whose sound is noise and is left out.
     """
 
     name: str
@@ -142,6 +187,10 @@ class ModelSpec:
         "similarity_bias",
     )
     optional: tuple[str, ...] = ("tokenizer._mel_filters", "tokenizer.window")
+    on_host: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ("top_k",)
+    closing_tokens: tuple[int, ...] = ()
+    cropped_tokens: int = 0
 
     def file(self, role: str) -> FileSpec:
         return next(file for file in self.files if file.role == role)
@@ -163,8 +212,64 @@ ENGLISH = ModelSpec(
     ),
 )
 
-CATALOG: Mapping[str, ModelSpec] = {"english": ENGLISH}
-ALIASES: Mapping[str, str] = {"chatterbox": "english", "en": "english"}
+_GPT2 = T3Dims(
+    backbone="gpt2",
+    width=1024,
+    ffn=4096,
+    layers=24,
+    heads=16,
+    text_vocab=50276,
+    speech_vocab=6563,
+    text_positions=0,
+    speech_positions=0,
+    positions=8196,
+    prompt_tokens=375,
+    perceiver_queries=0,
+    perceiver_heads=0,
+    emotion=False,
+)
+_SILENCE = 4299  # a speech token
+
+TURBO = ModelSpec(
+    name="turbo",
+    title="Chatterbox Turbo (English, 0.7 B)",
+    repo="ResembleAI/chatterbox-turbo",
+    files=(
+        FileSpec("t3", "t3_turbo_v1.safetensors", 1_915_480_052),
+        FileSpec("s3gen", "s3gen_meanflow.safetensors", 1_064_875_036),
+        FileSpec("voice_encoder", "ve.safetensors", 5_695_784),
+        FileSpec("tokenizer", "vocab.json", 999_186),
+        FileSpec("merges", "merges.txt", 456_318),
+        FileSpec("added_tokens", "added_tokens.json", 418),
+        FileSpec("voice", "conds.pt", 169_454),
+    ),
+    t3=_GPT2,
+    s3gen=S3GenDims(meanflow=True, cfm_steps=2),
+    voice=VoiceRules(min_seconds=5.0, advised_seconds=5.0, t3_seconds=15.0, loudness=-27.0),
+    defaults={"cfg_weight": 0.0, "exaggeration": 0.0, "min_p": 0.0, "top_p": 0.95, "top_k": 1000},
+    unused=("text_head.weight", "tfmr.wte.weight", "similarity_weight", "similarity_bias"),
+    optional=(),
+    on_host=("text_emb.weight",),
+    ignores=("exaggeration", "cfg_weight", "min_p"),
+    closing_tokens=(_SILENCE,) * 3,
+)
+
+NANO = replace(
+    TURBO,
+    name="nano",
+    title="Chatterbox Nano (English, 0.4 B)",
+    repo="ResembleAI/chatterbox-nano",
+    files=(FileSpec("t3", "t3_nano_v1.safetensors"), *TURBO.files[1:]),
+    t3=replace(_GPT2, width=768, ffn=3072, layers=12, heads=12),
+)
+
+CATALOG: Mapping[str, ModelSpec] = {spec.name: spec for spec in (ENGLISH, TURBO, NANO)}
+ALIASES: Mapping[str, str] = {
+    "chatterbox": "english",
+    "en": "english",
+    "chatterbox-turbo": "turbo",
+    "chatterbox-nano": "nano",
+}
 
 
 def names() -> tuple[str, ...]:

@@ -24,7 +24,7 @@ S3GEN_COMPONENTS = {
     "mel2wav": "vocoder",
 }
 _GAIN, _DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
-_POSITIONS = ("text_pos_emb.emb", "speech_pos_emb.emb")
+_POSITIONS = ("text_pos_emb.emb", "speech_pos_emb.emb", "tfmr.wpe")
 _HEADS = ("speech_head", "text_head")
 
 
@@ -48,7 +48,7 @@ def _of_file(spec: ModelSpec, file: str, component: str, module: nn.Module) -> I
             if _GAIN[:-1] in name
             else name.rpartition(".")[0]
         )
-        kind = _kind(name, layer_name, layers.get(layer_name), tensor)
+        kind = "text" if name in spec.on_host else _kind(name, layer_name, layers.get(layer_name), tensor)
         yield TensorInfo(
             file=file,
             name=name,

@@ -31,11 +31,13 @@ class Fill:
         target: the parameter's dotted name in the module.
         sources: the published names it is made of: one, or a weight norm's gain and direction.
         rows: the stretch of its first axis, from and to, for matrices that are fused from several.
+        transposed: the file has it as `[in, out]`, as GPT-2's `Conv1D` does.
     """
 
     target: str
     sources: tuple[str, ...]
     rows: tuple[int, int] | None = None
+    transposed: bool = False
 
     @property
     def index(self) -> slice:
@@ -160,7 +162,7 @@ def load(
 def _value(file: TensorFile, fill: Fill) -> Tensor:
     parts = [file.read(name) for name in fill.sources]
     if len(parts) == 1:
-        return parts[0]
+        return parts[0].t() if fill.transposed else parts[0]
     gain, direction = (part.float() for part in parts)
     return torch._weight_norm(direction, gain, 0)
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.catalog import ModelSpec, T3Dims
 from chatterbox_nb.errors import CheckpointError
 
 
@@ -151,10 +151,15 @@ def _t3(spec: ModelSpec) -> nn.Module:
     hp.speech_tokens_dict_size = dims.speech_vocab
     hp.speech_cond_prompt_len, hp.speaker_embed_size = dims.prompt_tokens, dims.speaker_width
     hp.use_perceiver_resampler = False  # its constructor takes no sizes, so it is put in below
+    hp.emotion_adv = dims.emotion
+    hp.input_pos_emb = None if dims.gpt2 else "learned"
     hp.llama_config_name = "chatterbox_nb"
-    LLAMA_CONFIGS[hp.llama_config_name] = {**LLAMA_CONFIGS["Llama_520M"], **_llama_config(spec)}
+    own = _gpt2_config(dims) if dims.gpt2 else _llama_config(dims)
+    LLAMA_CONFIGS[hp.llama_config_name] = {**LLAMA_CONFIGS["GPT2_medium" if dims.gpt2 else "Llama_520M"], **own}
     try:
         t3 = T3(hp)
+        if not dims.perceiver_queries:
+            return t3
         hp.use_perceiver_resampler = True
         t3.cond_enc.perceiver = Perceiver(
             pre_attention_query_token=dims.perceiver_queries,
@@ -167,8 +172,22 @@ def _t3(spec: ModelSpec) -> nn.Module:
     return t3
 
 
-def _llama_config(spec: ModelSpec) -> dict[str, Any]:
-    dims, scaling = spec.t3, spec.t3.rope_scaling
+def _gpt2_config(dims: T3Dims) -> dict[str, Any]:
+    return {
+        "hidden_size": dims.width,
+        "n_embd": dims.width,
+        "n_inner": dims.ffn,
+        "n_layer": dims.layers,
+        "n_head": dims.heads,
+        "n_ctx": dims.positions,
+        "n_positions": dims.positions,
+        "vocab_size": dims.text_vocab,
+        "layer_norm_epsilon": dims.norm_eps,
+    }
+
+
+def _llama_config(dims: T3Dims) -> dict[str, Any]:
+    scaling = dims.rope_scaling
     return {
         "hidden_size": dims.width,
         "intermediate_size": dims.ffn,
@@ -200,7 +219,7 @@ def _s3gen(spec: ModelSpec) -> nn.Module:
     module.speaker_encoder = package.CAMPPlus(
         growth_rate=dims.speaker_growth, init_channels=dims.speaker_init, memory_efficient=False
     )
-    module.meanflow = False
+    module.meanflow = dims.meanflow
     module.flow = _flow(spec)
     module.resamplers = {}
     module.mel2wav = package.HiFTGenerator(
@@ -280,7 +299,7 @@ def _flow(spec: ModelSpec) -> nn.Module:
         num_mid_blocks=dims.estimator_middle,
         num_heads=dims.estimator_heads,
         act_fn="gelu",
-        meanflow=False,
+        meanflow=dims.meanflow,
     )
     decoder = package.CausalConditionalCFM(spk_emb_dim=80, cfm_params=package.CFM_PARAMS, estimator=estimator)
     return package.CausalMaskedDiffWithXvec(input_size=width, encoder=encoder, decoder=decoder)

@@ -123,14 +123,17 @@ def extent(prefix: Prefix, text: Tensor, budget: int, limit: int, dims: T3Dims) 
 
     Args and errors: as of `decode`.
     """
-    if len(text) > dims.text_positions:
+    start = prefix.length + len(text) + dims.begins
+    # A GPT-2 has one table of positions for all, and some of it is for speech.
+    positions = dims.positions // 2 - prefix.length if dims.gpt2 else dims.text_positions
+    if len(text) > positions:
         raise TextError(
-            f"This chunk has {len(text)} text tokens and the model has {dims.text_positions} positions. "
+            f"This chunk has {len(text)} text tokens and the model has {positions} positions. "
             "Split it, or lower MAX_CHUNK_LENGTH."
         )
-    limit = min(limit, dims.speech_positions)
+    limit = min(limit, dims.positions - start if dims.gpt2 else dims.speech_positions)
     wanted = min(budget, limit)
-    return prefix.length + len(text) + 2, wanted, "limit" if wanted == limit else "budget"
+    return start, wanted, "limit" if wanted == limit else "budget"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -208,7 +211,7 @@ class Decoding:
         dims = self.t3.dims
         start, wanted, ends = extent(self.prefix, text, budget, limit, dims)
         cache = self.prefix.cache(dims, self._rows, start if self.t3.compiled else start + wanted)
-        logits = self.t3.logits(self.t3.text(text, guided=self._rows == 2), cache, self.prefix.length)
+        logits = self.t3.logits(self.t3.text(text, self._rows == 2, self.prefix.length), cache, self.prefix.length)
         if self.t3.compiled:
             cache = self.kept(cache, min(wanted, _ROOM))
         seen = torch.zeros(dims.speech_vocab, dtype=torch.bool, device=text.device)
@@ -227,9 +230,9 @@ class Decoding:
         if not self.lines:
             return
         last = [line.tokens[-1] for line in self.lines]
-        positions = [len(line.tokens) for line in self.lines]
+        places = [self.t3.place(line.start, len(line.tokens)) for line in self.lines]
         device = self.lines[0].seen.device
-        embedded = self.t3.speech(torch.tensor(last, device=device), torch.tensor(positions, device=device))
+        embedded = self.t3.speech(torch.tensor(last, device=device), torch.tensor(places, device=device))
         if self.t3.compiled:
             self._step(embedded)
             return

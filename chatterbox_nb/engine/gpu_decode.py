@@ -143,7 +143,7 @@ class GpuDecoding:
         cache.values[:, :, :, : self.prefix.length] = self.prefix.values
         rows = slice(slot * self._rows, (slot + 1) * self._rows)
         with exact(room.logits.device):
-            room.logits[rows] = t3.logits(t3.text(text, guided=self._rows == 2), cache, self.prefix.length)
+            room.logits[rows] = t3.logits(t3.text(text, self._rows == 2, self.prefix.length), cache, self.prefix.length)
         seen, state = room.lines.seen[slot], room.lines.state[slot]
         seen.zero_()
         seen[dims.start_speech] = 1

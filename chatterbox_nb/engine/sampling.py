@@ -22,6 +22,8 @@ class Sampling:
         min_p: drops tokens less likely than this part of the likeliest.
         top_p: keeps the likeliest tokens whose probabilities reach this sum.
         repetition_penalty: divides positive and multiplies negative logits of tokens seen before.
+        top_k: keeps so many of the likeliest tokens; 0 keeps all.
+        penalty_last: tokens seen before are penalized after the others were dropped, and not first: as a GPT-2 is used.
     """
 
     cfg_weight: float = 0.5
@@ -29,6 +31,8 @@ class Sampling:
     min_p: float = 0.05
     top_p: float = 1.0
     repetition_penalty: float = 1.2
+    top_k: int = 0
+    penalty_last: bool = False
 
 
 def guide(logits: Tensor, cfg_weight: float) -> Tensor:
@@ -46,20 +50,31 @@ def draw(logits: Tensor, seen: Tensor, options: Sampling, noise: Noise) -> Tenso
         logits: after guidance, float32.
         seen: bool `[V]`, the tokens so far, begin-of-speech included.
     """
-    if options.repetition_penalty != 1.0:
-        penalized = torch.where(logits < 0, logits * options.repetition_penalty, logits / options.repetition_penalty)
-        logits = torch.where(seen, penalized, logits)
+    if not options.penalty_last:
+        logits = _penalized(logits, seen, options)
     if options.temperature == 0.0:
-        return logits.argmax(-1, keepdim=True)
+        last = _penalized(logits, seen, options) if options.penalty_last else logits
+        return last.argmax(-1, keepdim=True)
     if options.temperature != 1.0:
         logits = logits / max(options.temperature, COLDEST)
     if options.min_p > 0.0:
         probabilities = torch.softmax(logits, -1)
         logits = logits.masked_fill(probabilities < options.min_p * probabilities.max(), float("-inf"))
+    if 0 < options.top_k < len(logits):
+        logits = logits.masked_fill(logits < torch.topk(logits, options.top_k).values[-1], float("-inf"))
     if options.top_p < 1.0:
         ascending, order = torch.sort(logits)
         dropped = torch.softmax(ascending, -1).cumsum(-1) <= 1 - options.top_p
         dropped[-1] = False
         logits = logits.masked_fill(dropped.scatter(0, order, dropped), float("-inf"))
+    if options.penalty_last:
+        logits = _penalized(logits, seen, options)
     probabilities = torch.softmax(logits, -1)
     return (probabilities / noise.token(len(logits)).to(logits.device)).argmax(-1, keepdim=True)
+
+
+def _penalized(logits: Tensor, seen: Tensor, options: Sampling) -> Tensor:
+    penalty = options.repetition_penalty
+    if penalty == 1.0:
+        return logits
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)

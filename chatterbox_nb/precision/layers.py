@@ -298,6 +298,11 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def device_of(layer: nn.Module) -> torch.device:
+    """Where a layer's tensors are."""
+    return next(iter(tensors_of(layer).values())).device
+
+
 def bytes_of(module: nn.Module) -> int:
     """Bytes of every tensor a module holds."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(module).values())

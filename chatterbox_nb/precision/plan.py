@@ -25,7 +25,14 @@ STORAGE: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "fp16": {},
     "bf16": {},
     "int8": {
-        "t3": {"linear": "int8", "conditioning": "int8", "head": "int8", "embedding": "int8", "position": "int8"},
+        "t3": {
+            "linear": "int8",
+            "conditioning": "int8",
+            "head": "int8",
+            "embedding": "int8",
+            "position": "int8",
+            "text": "int8",
+        },
         "flow": {"linear": "int8", "embedding": "int8", "conv": "int8"},
         "vocoder": {"conv": "int8"},
         "voice_encoder": {"lstm": "int8"},

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chatterbox_nb.checkpoint.catalog import RopeScaling, T3Dims
+from chatterbox_nb.checkpoint.loader import Fill
 
 
 def inverse_frequencies(width: int, theta: float, scaling: RopeScaling) -> Tensor:
@@ -56,7 +57,9 @@ class Cache:
 
     @staticmethod
     def tables(dims: T3Dims, length: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the rotary embedding, `[length, W]`, float32."""
+        """Cosines and sines of the rotary embedding, `[length, W]`, float32; those of a GPT-2 turn nothing."""
+        if dims.gpt2:
+            return torch.ones(length, dims.head_width), torch.zeros(length, dims.head_width)
         frequencies = inverse_frequencies(dims.head_width, dims.rope_theta, dims.rope_scaling)
         angles = torch.outer(torch.arange(length).float(), frequencies)
         angles = torch.cat((angles, angles), dim=-1)
@@ -67,6 +70,11 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotary position embedding of `[B, H, S, W]` by tables `[S, W]`."""
     left, right = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-right, left), dim=-1) * sine
+
+
+def causal(new: int, start: int, device: torch.device) -> Tensor | None:
+    """What each of the new positions sees: what is cached, itself and the new ones before it; None for all there is."""
+    return torch.ones(new, start + new, dtype=torch.bool, device=device).tril(start) if new > 1 else None
 
 
 class Attention(nn.Module):
@@ -123,10 +131,30 @@ class Llama(nn.Module):
         self.norm = nn.RMSNorm(dims.width, eps=dims.norm_eps)
 
     def forward(self, x: Tensor, cache: Cache, start: int) -> Tensor:
-        S = x.shape[1]
-        mask = None
-        if S > 1:  # a new position sees what is cached, itself and the new ones before it
-            mask = torch.ones(S, start + S, dtype=torch.bool, device=x.device).tril(start)
+        mask = causal(x.shape[1], start, x.device)
         for index, layer in enumerate(self.layers):
             x = layer(x, cache, index, start, mask)
         return self.norm(x)
+
+
+def fills(dims: T3Dims) -> list[Fill]:
+    """Published names → parameters of T3's `backbone`."""
+    width, ffn = dims.width, dims.ffn
+    found = [Fill("backbone.norm.weight", ("tfmr.norm.weight",))]
+    for index in range(dims.layers):
+        ours, theirs = f"backbone.layers.{index}", f"tfmr.layers.{index}"
+        for mine, published in (
+            ("attention_norm", "input_layernorm"),
+            ("ffn_norm", "post_attention_layernorm"),
+            ("attention.out", "self_attn.o_proj"),
+            ("ffn.down", "mlp.down_proj"),
+        ):
+            found.append(Fill(f"{ours}.{mine}.weight", (f"{theirs}.{published}.weight",)))
+        for mine, size, group, parts in (
+            ("attention.qkv", width, "self_attn", ("q", "k", "v")),
+            ("ffn.gate_up", ffn, "mlp", ("gate", "up")),
+        ):
+            for i, part in enumerate(parts):
+                source = f"{theirs}.{group}.{part}_proj.weight"
+                found.append(Fill(f"{ours}.{mine}.weight", (source,), (i * size, (i + 1) * size)))
+    return found

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from chatterbox_nb.checkpoint.catalog import T3Dims
 from chatterbox_nb.checkpoint.loader import Fill, plain_fills
+from chatterbox_nb.engine.nets import gpt2, llama
+from chatterbox_nb.engine.nets.gpt2 import GPT2
 from chatterbox_nb.engine.nets.llama import Cache, Llama
+from chatterbox_nb.precision.layers import device_of
 
 if TYPE_CHECKING:
     from chatterbox_nb.engine.gpu_decode import Runner
@@ -33,12 +36,17 @@ class T3(nn.Module):
         self.compiled = False  # a token's step is that of `step.py`
         self.runner: Runner | None = None  # on a GPU: a token's step is that of `gpu_step.py`
         self.text_embedding = nn.Embedding(dims.text_vocab, dims.width)
-        self.text_position = nn.Embedding(dims.text_positions, dims.width)
         self.speech_embedding = nn.Embedding(dims.speech_vocab, dims.width)
-        self.speech_position = nn.Embedding(dims.speech_positions, dims.width)
         self.conditioning_encoder = conditioning_encoder
-        self.backbone = Llama(dims)
-        self.head = nn.Linear(dims.width, dims.speech_vocab, bias=False)
+        self.backbone: Llama | GPT2
+        if dims.gpt2:
+            self.position = nn.Embedding(dims.positions, dims.width)
+            self.backbone = GPT2(dims)
+        else:
+            self.text_position = nn.Embedding(dims.text_positions, dims.width)
+            self.speech_position = nn.Embedding(dims.speech_positions, dims.width)
+            self.backbone = Llama(dims)
+        self.head = nn.Linear(dims.width, dims.speech_vocab, bias=dims.gpt2)
 
     def conditioning(self, speaker: Tensor, prompt: Tensor, exaggeration: float) -> Tensor:
         """Speaker `[1, E]`, prompt tokens `[1, P]` and emotion as prefix embeddings `[1, C, D]`.
@@ -48,8 +56,9 @@ class T3(nn.Module):
         """
         from chatterbox.models.t3.modules.cond_enc import T3Cond
 
-        positions = torch.arange(prompt.shape[1], device=prompt.device)
-        stored = self.speech_embedding(prompt) + self.speech_position(positions)
+        stored = self.speech_embedding(prompt)
+        if not self.dims.gpt2:
+            stored = stored + self.speech_position(torch.arange(prompt.shape[1], device=prompt.device))
         embedded, encoder = stored.float(), self.conditioning_encoder
         if stored.dtype != torch.float32:
             encoder = copy.deepcopy(encoder).float()
@@ -60,24 +69,47 @@ class T3(nn.Module):
             cond_prompt_speech_emb=embedded,
             emotion_adv=emotion,
         )
-        return encoder(condition).to(stored.dtype)
+        found: Tensor = encoder(condition).to(stored.dtype)
+        return found + self._positions(0, found.shape[1]) if self.dims.gpt2 else found
 
-    def text(self, ids: Tensor, guided: bool) -> Tensor:
-        """Text ids `[S]`, start and stop included, and the two begin-of-speech, as `[B, S + 2, D]`.
+    def _positions(self, start: int, count: int) -> Tensor:
+        """A GPT-2's embeddings of so many positions, `[count, D]`."""
+        found: Tensor = self.position(torch.arange(start, start + count, device=device_of(self.position)))
+        return found
+
+    def text(self, ids: Tensor, guided: bool, start: int) -> Tensor:
+        """Text ids `[S]`, start and stop included where the model has them, and begin-of-speech, as `[B, S + n, D]`.
 
         With guidance the second row carries no text, only its positions.
+
+        Args:
+            start: positions before the text, which a GPT-2 counts from.
         """
-        embedded = self.text_embedding(ids)[None]
+        embedded = self.text_embedding(ids.to(device_of(self.text_embedding)))[None].to(ids.device)
         if guided:
             embedded = torch.cat([embedded, torch.zeros_like(embedded)])
-        embedded = embedded + self.text_position(torch.arange(len(ids), device=ids.device))
         place = torch.tensor([self.dims.start_speech], device=ids.device)
+        if self.dims.gpt2:
+            begin = self.speech_embedding(place)[None].expand(len(embedded), 1, -1)
+            return torch.cat([embedded, begin], dim=1) + self._positions(start, len(ids) + 1)
+        embedded = embedded + self.text_position(torch.arange(len(ids), device=ids.device))
         begin = self.speech(place, torch.zeros_like(place))[None]
         return torch.cat([embedded, begin.expand(len(embedded), 2, -1)], dim=1)
 
-    def speech(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Speech tokens `[n]` at their positions `[n]`, as `[n, D]`."""
-        return self.speech_embedding(tokens) + self.speech_position(positions)
+    def place(self, start: int, count: int) -> int:
+        """The position that `speech` is told of a chunk's newest token.
+
+        Args:
+            start: positions before its first token.
+            count: its tokens so far.
+        """
+        return start + count - 1 if self.dims.gpt2 else count
+
+    def speech(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Speech tokens `[n]` at their places `[n]` (`place`), as `[n, D]`."""
+        table = self.position if self.dims.gpt2 else self.speech_position
+        found: Tensor = self.speech_embedding(tokens) + table(places)
+        return found
 
     def logits(self, x: Tensor, cache: Cache, start: int) -> Tensor:
         """Embeddings `[B, S, D]` through backbone and head: logits of the last position, `[B, V]`."""
@@ -90,35 +122,14 @@ DECODED = ("backbone.", "head")
 
 def fills(dims: T3Dims, conditioning_encoder: nn.Module) -> list[Fill]:
     """Published names → this module's parameters."""
-    width, ffn = dims.width, dims.ffn
-    found = [
-        Fill("text_embedding.weight", ("text_emb.weight",)),
-        Fill("text_position.weight", ("text_pos_emb.emb.weight",)),
-        Fill("speech_embedding.weight", ("speech_emb.weight",)),
-        Fill("speech_position.weight", ("speech_pos_emb.emb.weight",)),
-        Fill("head.weight", ("speech_head.weight",)),
-        Fill("backbone.norm.weight", ("tfmr.norm.weight",)),
-    ]
-    for index in range(dims.layers):
-        ours, theirs = f"backbone.layers.{index}", f"tfmr.layers.{index}"
-        found += [
-            Fill(f"{ours}.attention_norm.weight", (f"{theirs}.input_layernorm.weight",)),
-            Fill(f"{ours}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
-            Fill(f"{ours}.attention.out.weight", (f"{theirs}.self_attn.o_proj.weight",)),
-            Fill(f"{ours}.ffn.down.weight", (f"{theirs}.mlp.down_proj.weight",)),
-        ]
-        found += [
-            Fill(
-                f"{ours}.attention.qkv.weight",
-                (f"{theirs}.self_attn.{part}_proj.weight",),
-                (i * width, (i + 1) * width),
-            )
-            for i, part in enumerate("qkv")
-        ]
-        found += [
-            Fill(f"{ours}.ffn.gate_up.weight", (f"{theirs}.mlp.{part}_proj.weight",), (i * ffn, (i + 1) * ffn))
-            for i, part in enumerate(("gate", "up"))
-        ]
+    tables = {"text_embedding": "text_emb", "speech_embedding": "speech_emb", "head": "speech_head"}
+    if dims.gpt2:
+        found = [*gpt2.fills(dims.layers), Fill("head.bias", ("speech_head.bias",))]
+        tables["position"] = "tfmr.wpe"
+    else:
+        found = llama.fills(dims)
+        tables |= {"text_position": "text_pos_emb.emb", "speech_position": "speech_pos_emb.emb"}
+    found += [Fill(f"{ours}.weight", (f"{theirs}.weight",)) for ours, theirs in tables.items()]
     return found + [
         Fill(f"conditioning_encoder.{fill.target}", fill.sources)
         for fill in plain_fills(conditioning_encoder, "cond_enc.")
