@@ -35,7 +35,8 @@ from benchmarks.quality_faults import PLANT
 from benchmarks.quality_worker import FP32, Configuration
 from chatterbox_nb.errors import PrecisionError
 from chatterbox_nb.precision import device
-from chatterbox_nb.precision.plan import choose_kernel, int8_rows
+from chatterbox_nb.precision.choice import choose_kernel
+from chatterbox_nb.precision.plan import int8_rows
 
 KERNELS = ("fused", "plain", "int8pack", "dynamic")
 _HEARD = ("edits", "interval", "set_intervals", "points_interval")  # what is known of words

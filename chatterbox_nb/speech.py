@@ -20,13 +20,14 @@ from chatterbox_nb.take import SpeechRequest, Take, TakeChunk, now
 from chatterbox_nb.usage import MemoryReading, PeakMeter
 
 if TYPE_CHECKING:
+    from chatterbox_nb.checkpoint.catalog import ModelSpec
     from chatterbox_nb.engine.model import Model
     from chatterbox_nb.engine.pipeline import SpokenChunk
     from chatterbox_nb.engine.report import LoadReport
 
 _OPTIONS = (
-    "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "repetition_penalty", "max_chunk", "cfm_steps",
-    "voice_seconds",
+    "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "top_k", "repetition_penalty", "max_chunk",
+    "cfm_steps", "voice_seconds",
 )  # fmt: skip
 _ALL_OPTIONS = (*_OPTIONS, "effort", "language")
 # How a take ended is how its least happy chunk ended.
@@ -98,7 +99,7 @@ def speak(
         observer: told of progress, on the model thread.
         cancel: stops it within a token or a flow step; what is finished is in the Cancelled's `take`.
         wait: False raises Busy when the model is at work.
-        options: exaggeration, cfg_weight, temperature, min_p, top_p, repetition_penalty, max_chunk, language;
+        options: exaggeration, cfg_weight, temperature, min_p, top_p, top_k, repetition_penalty, max_chunk, language;
             effort, "best", "balanced" or "fast": less work, and what docs/effort.md says it costs. An effort is what
             these two are where neither the call nor a setting says them: cfm_steps, Euler steps of the flow, 1 to
             100; voice_seconds, how much of the voice's clip the flow reads, from .5, the end of it.
@@ -193,6 +194,7 @@ class _Asked:
             values = {name: settings.value_of(name, options.get(name), defaults.get(name)) for name in _OPTIONS}
             self.voice = voice if voice is not None else settings.value_of("voice")
             self.request = SpeechRequest(asked, _seed(seed), **values)
+        self.request, self.ignored = _heeded(self.request, model.spec)
         limit = settings.value_of("max_total")
         if len(self.request.text) > limit:
             raise TextError(f"The text has {len(self.request.text):,} characters; MAX_TOTAL_LENGTH allows {limit:,}.")
@@ -200,6 +202,13 @@ class _Asked:
         self.takes_kept = settings.value_of("takes_kept")
         self.cleanup = settings.value_of("cleanup_interval"), settings.value_of("cuda_cache_interval")
         self.chunks = texts.chunks(self.request.text, model.spec.text, self.request.max_chunk)
+
+
+def _heeded(request: SpeechRequest, spec: ModelSpec) -> tuple[SpeechRequest, tuple[str, ...]]:
+    """A request with what the model ignores at the model's own values, and the names of what was asked otherwise."""
+    own = {name: spec.defaults.get(name, getattr(SpeechRequest, name)) for name in spec.ignores}
+    ignored = tuple(name for name, value in own.items() if getattr(request, name) != value)
+    return replace(request, **{name: own[name] for name in ignored}), ignored
 
 
 def _check_language(language: str | None, model: Model) -> None:
@@ -239,10 +248,11 @@ def _take(
         request = replace(asked.request, voice=voice)
         job.needs = working_bytes(model, [chunk.text for chunk in asked.chunks], request.cfg_weight > 0)
         sampling = Sampling(
-            request.cfg_weight, request.temperature, request.min_p, request.top_p, request.repetition_penalty
-        )
+            request.cfg_weight, request.temperature, request.min_p, request.top_p, request.repetition_penalty,
+            request.top_k, penalty_last=model.spec.t3.gpt2,
+        )  # fmt: skip
         noise = StageNoise(request.seed)
-        compose = _Composer(model, request, [chunk.pause_seconds for chunk in asked.chunks], meter)
+        compose = _Composer(model, request, asked, meter)
         spoken: list[SpokenChunk] = []
         stopped = False
         try:
@@ -277,8 +287,9 @@ def _take(
 class _Composer:
     """Makes takes of spoken chunks."""
 
-    def __init__(self, model: Model, request: SpeechRequest, pauses: list[float], meter: PeakMeter) -> None:
-        self.model, self.request, self.pauses, self.meter = model, request, pauses, meter
+    def __init__(self, model: Model, request: SpeechRequest, asked: _Asked, meter: PeakMeter) -> None:
+        self.model, self.request, self.meter, self.ignored = model, request, meter, asked.ignored
+        self.pauses = [chunk.pause_seconds for chunk in asked.chunks]
 
     def __call__(self, spoken: list[SpokenChunk], first: int = 0, cancelled: bool = False) -> Take:
         spec = self.model.spec
@@ -308,6 +319,8 @@ class _Composer:
 
     def _warnings(self, spoken: list[SpokenChunk], first: int) -> tuple[str, ...]:
         found = list(self.request.voice.warnings) if self.request.voice else []
+        if self.ignored:
+            found.append(f"{self.model.spec.name} has no {', '.join(self.ignored)}: what was asked of it is ignored.")
         ruled = texts.apply_rules(self.request.text, self.model.spec.text)
         if skipped := self.model.tokenizer.unspeakable(ruled):
             listed = " ".join(skipped[:20])

@@ -42,6 +42,7 @@ class SpeechRequest:
     temperature: float = 0.8
     min_p: float = 0.05
     top_p: float = 1.0
+    top_k: int = 0
     repetition_penalty: float = 1.2
     max_chunk: int | None = None
     cfm_steps: int | None = None
@@ -57,6 +58,7 @@ class SpeechRequest:
             "temperature": self.temperature,
             "min_p": self.min_p,
             "top_p": self.top_p,
+            "top_k": self.top_k,
             "repetition_penalty": self.repetition_penalty,
             "max_chunk": self.max_chunk,
             "cfm_steps": self.cfm_steps,

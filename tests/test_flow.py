@@ -60,7 +60,7 @@ def test_relative_positions_hold_no_table(demo: Callable[..., Model]) -> None:
 
 @pytest.mark.parametrize("steps", [1, 6, 10])
 def test_times_go_from_0_to_1_on_a_cosine_slow_at_first(steps: int) -> None:
-    times = time_steps(steps)
+    times = time_steps(steps, meanflow=False)
     assert times.shape == (steps + 1,)
     assert float(times[0]) == 0.0
     assert float(times[-1]) == pytest.approx(1.0, abs=1e-6)
@@ -68,6 +68,10 @@ def test_times_go_from_0_to_1_on_a_cosine_slow_at_first(steps: int) -> None:
     widths = times.diff()
     assert bool((widths > 0).all())
     assert bool((widths.diff() > 0).all())
+
+
+def test_times_of_a_mean_flow_are_even() -> None:
+    assert torch.equal(time_steps(2, meanflow=True), torch.tensor([0.0, 0.5, 1.0]))
 
 
 def test_it_tells_of_every_step(demo: Callable[..., Model]) -> None:

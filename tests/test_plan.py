@@ -23,12 +23,12 @@ from chatterbox_nb.errors import PrecisionError
 from chatterbox_nb.precision import device, layers
 from chatterbox_nb.precision.kernels.plain import Plain
 from chatterbox_nb.precision.kernels.x86 import Dynamic, Int8Pack
+from chatterbox_nb.precision.choice import choose_kernel
 from chatterbox_nb.precision.plan import (
     ENCODERS,
     PRECISIONS,
     DeviceFacts,
     TensorInfo,
-    choose_kernel,
     choose_precision,
     int8_rows,
     plan,

@@ -5,7 +5,8 @@ never end a take, sample ids that are no sound, and never reach the vocoder's vo
 hand:
 
 * T3 counts. Text positions carry +3 in one direction and speech positions -1; a head with flat attention averages them,
-  and the stop row reads the average, so that a chunk ends after about 3 speech tokens a text token.
+  and the stop row reads the average, so that a chunk ends after about 3 speech tokens a text token. A GPT-2 has no
+  positions of text: there the tokens carry them, and the positions of the prompt, which is of speech tokens, make up.
 * Rows of the speech head beyond the stop token read a constant, with a minus: they are never drawn.
 * The f0 predictor's last channel is steep, so that about half of the frames are voiced, at some 80 to 300 Hz.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,16 @@ import torch
 from torch import Tensor
 
 from chatterbox_nb.checkpoint import catalog, reference
-from chatterbox_nb.checkpoint.catalog import ENGLISH, FileSpec, ModelSpec, RopeScaling, S3GenDims, T3Dims, VoiceRules
+from chatterbox_nb.checkpoint.catalog import (
+    ENGLISH,
+    TURBO,
+    FileSpec,
+    ModelSpec,
+    RopeScaling,
+    S3GenDims,
+    T3Dims,
+    VoiceRules,
+)
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.tensorfile import make_header
 from chatterbox_nb.precision.plan import TensorInfo
@@ -30,8 +41,11 @@ from chatterbox_nb.text import TextRules
 
 # Directions of T3's hidden state that are set by hand: a constant, the count's marker, its average.
 _CONSTANT, _MARKER, _AVERAGE = 0, 1, 2
+_BALANCE = 3  # of a GPT-2, whose norms subtract the mean: minus the first two
 _CONSTANT_LEVEL, _MARKER_LEVEL = 3.0, 0.3
 _TOKENS_PER_TEXT_TOKEN = 3.0
+# What published files lack, since it is computed.
+_LACKING = {"s3gen": ("tokenizer.window",), "s3gen_v3": ("tokenizer._mel_filters", "tokenizer.window")}
 _PAIRS = [
     "th", "he", "in", "er", "an", "re", "on", "at", "en", "nd", "ti", "es", "or", "te", "of", "ed", "is", "it", "al",
     "ar", "st", "to", "nt", "ng", "se", "ha", "as", "ou", "io", "le", "ve", "co", "me", "de", "hi", "ri", "ro", "ic",
@@ -85,6 +99,23 @@ TINY = ModelSpec(
     max_tokens=400,
 )
 
+TINY_TURBO = replace(
+    TINY,
+    name="tiny-turbo",
+    title="Tiny random weights, a GPT-2 and a mean flow",
+    files=tuple(FileSpec(file.role, file.name) for file in TURBO.files),
+    t3=replace(
+        TURBO.t3, width=48, ffn=192, layers=2, heads=3, text_vocab=384, positions=1000, prompt_tokens=40,
+        speaker_width=32,
+    ),
+    s3gen=replace(TINY.s3gen, meanflow=True, cfm_steps=2),
+    voice=replace(TURBO.voice, min_seconds=1.0, advised_seconds=1.0),
+    **{
+        name: getattr(TURBO, name)
+        for name in ("defaults", "unused", "optional", "on_host", "ignores", "closing_tokens")
+    },
+)  # fmt: skip
+
 
 def write(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
     """Writes a checkpoint of a spec.
@@ -101,12 +132,9 @@ def write(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
     tensors = inventory(spec, reference.build(spec))
     for role in ("t3", "s3gen", "voice_encoder"):
         name = spec.file(role).name
-        # The published s3gen lacks the window, which is computed.
+        lacking = _LACKING.get(Path(name).stem, ())
         _write_file(
-            folder / name,
-            [tensor for tensor in tensors if tensor.file == name and tensor.name != "tokenizer.window"],
-            spec,
-            seed,
+            folder / name, [each for each in tensors if each.file == name and each.name not in lacking], spec, seed
         )
     (folder / spec.file("tokenizer").name).write_text(json.dumps(_tokenizer(spec)), encoding="utf-8")
     torch.save(_voice(spec, seed), folder / spec.file("voice").name)
@@ -137,7 +165,7 @@ def values(tensor: TensorInfo, spec: ModelSpec, seed: int) -> Tensor:
     if tensor.name == "tokenizer._mel_filters":
         return drawn.abs() * 0.01
     drawn = _scaled(drawn, tensor, spec)
-    _count(drawn, tensor.name, spec.t3)
+    (_count_gpt2 if spec.t3.gpt2 else _count)(drawn, tensor.name, spec.t3)
     _voiced(drawn, tensor.name)
     return drawn
 
@@ -145,13 +173,16 @@ def values(tensor: TensorInfo, spec: ModelSpec, seed: int) -> Tensor:
 def _scaled(drawn: Tensor, tensor: TensorInfo, spec: ModelSpec) -> Tensor:
     """Random numbers at the scale that such a layer has when it is fresh."""
     last = tensor.name.rpartition(".")[2]
-    fan_in = max(1, math.prod(tensor.shape[1:]))
+    conv1d = spec.t3.gpt2 and tensor.name.startswith("tfmr.h.") and tensor.kind == "linear"  # `[in, out]`
+    fan_in = max(1, math.prod(tensor.shape[1:]) if not conv1d else tensor.shape[0])
     if tensor.kind in ("linear", "head", "conv", "lstm") and len(tensor.shape) > 1:
         deep = (
-            tensor.name.startswith("tfmr.") and last == "weight" and ("o_proj" in tensor.name or "down" in tensor.name)
+            tensor.name.startswith("tfmr.")
+            and last == "weight"
+            and any(part in tensor.name for part in ("o_proj", "down", "c_proj"))
         )
         return drawn / math.sqrt(fan_in) * (0.5 / math.sqrt(2 * spec.t3.layers) if deep else 1.0)
-    if tensor.kind in ("embedding", "position"):
+    if tensor.kind in ("embedding", "position", "text"):
         return drawn / math.sqrt(fan_in)
     if tensor.kind == "gain" or last in ("weight", "running_var", "alpha"):
         return (1 + 0.05 * drawn).abs()
@@ -183,13 +214,48 @@ def _count(drawn: Tensor, name: str, dims: T3Dims) -> None:
         drawn[0] = 0.0
         drawn[0, _MARKER] = 1.0
     elif name == "speech_head.weight":
-        drawn *= 2.5
+        _stops(drawn, dims)
+
+
+def _count_gpt2(drawn: Tensor, name: str, dims: T3Dims) -> None:
+    """The same of a GPT-2."""
+    reserved = [_CONSTANT, _MARKER, _AVERAGE, _BALANCE]
+    if name in ("tfmr.wpe.weight", "text_emb.weight", "speech_emb.weight"):
         drawn[:, reserved] = 0.0
-        drawn[dims.start_speech :, :] *= 0.1
-        drawn[dims.start_speech :, _CONSTANT] = -10.0
-        drawn[dims.stop_speech, :] *= 0.1
-        drawn[dims.stop_speech, _CONSTANT] = 0.0
-        drawn[dims.stop_speech, _AVERAGE] = -60.0
+        if name == "tfmr.wpe.weight":
+            drawn[:, _CONSTANT] = _CONSTANT_LEVEL
+            drawn[1 : dims.prefix_length, _MARKER] = _MARKER_LEVEL
+        else:
+            drawn[:, _MARKER] = _MARKER_LEVEL * (_TOKENS_PER_TEXT_TOKEN if name == "text_emb.weight" else -1.0)
+        drawn[:, _BALANCE] = -drawn[:, _CONSTANT] - drawn[:, _MARKER]
+    elif name.startswith("cond_enc."):
+        drawn[reserved] = 0.0
+    elif name.startswith("tfmr.h.") and "c_proj" in name:
+        drawn[..., reserved] = 0.0
+        if name == "tfmr.h.0.attn.c_proj.weight":
+            drawn[0, _AVERAGE] = 1.0
+    elif name.startswith("tfmr.h.0.attn.c_attn."):
+        drawn[..., : dims.head_width] = 0.0  # the first head attends to everything alike
+        drawn[..., 2 * dims.width] = 0.0
+        if name.endswith("weight"):
+            drawn[_MARKER, 2 * dims.width] = 1.0
+    elif name in ("tfmr.h.0.ln_1.bias", "tfmr.ln_f.bias"):
+        drawn[reserved] = 0.0
+    elif name == "speech_head.weight":
+        _stops(drawn, dims)
+    elif name == "speech_head.bias":
+        drawn[dims.start_speech :] = 0.0
+
+
+def _stops(drawn: Tensor, dims: T3Dims) -> None:
+    """A speech head whose stop row reads the average, and that draws nothing beyond it."""
+    drawn *= 2.5
+    drawn[:, [_CONSTANT, _MARKER, _AVERAGE] + [_BALANCE] * dims.gpt2] = 0.0
+    drawn[dims.start_speech :, :] *= 0.1
+    drawn[dims.start_speech :, _CONSTANT] = -10.0
+    drawn[dims.stop_speech, :] *= 0.1
+    drawn[dims.stop_speech, _CONSTANT] = 0.0
+    drawn[dims.stop_speech, _AVERAGE] = -60.0
 
 
 def _voiced(drawn: Tensor, name: str) -> None:
@@ -286,6 +352,7 @@ def full(folder: Path, seed: int = 0) -> Path:
     return write(ENGLISH, folder, seed)
 
 
-def kept_full(folder: Path) -> Path:
-    """`full`, written once: what is there whole is kept."""
-    return folder if (folder / ENGLISH.file("voice").name).exists() else full(folder)  # the voice is written last
+def kept_full(folder: Path, spec: ModelSpec = ENGLISH) -> Path:
+    """A checkpoint of a model's true size, written once: what is there whole is kept."""
+    there = (folder / spec.file("voice").name).exists()  # the voice is written last
+    return folder if there else write(spec, folder)

@@ -25,7 +25,7 @@ from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.errors import PrecisionError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision import kernels, layers
-from chatterbox_nb.precision.plan import COMPUTED, DeviceFacts, Plan, Row, TensorInfo, compute_of, storage_of
+from chatterbox_nb.precision.plan import COMPUTED, HOST, DeviceFacts, Plan, Row, TensorInfo, compute_of, storage_of
 
 # The files that hold tensors, and which of them each component that stays in memory comes from.
 TENSOR_FILES = ("t3", "s3gen", "voice_encoder")
@@ -50,7 +50,8 @@ def assemble(
     s3gen: Any = built.s3gen
     with torch.device("meta"):
         t3 = T3(spec.t3, built.t3.cond_enc).eval()  # type: ignore[arg-type]
-    conditioning.own_attention(t3.conditioning_encoder)
+    if spec.t3.perceiver_queries:
+        conditioning.own_attention(t3.conditioning_encoder)
     loader.fold_weight_norms(s3gen.mel2wav)
     vocoder.own_upsampling(s3gen.mel2wav)
     with torch.device("meta"):
@@ -119,6 +120,12 @@ def fill(
     for component, module in modules.items():
         file = opened[RESIDENT[component]]
         loader.load(module, file, fills[component], torch.device(device), partial(on_fill, component, file), cancel)
+
+
+def place_on_host(t3: T3, planned: Plan) -> None:
+    """Puts on the CPU what the plan wants there."""
+    if any(row.placement == HOST for row in planned.rows):
+        t3.text_embedding.to("cpu")
 
 
 def read_encoders(

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from chatterbox_nb.audio import Clip, resample
+from chatterbox_nb.audio import Clip, Samples, resample
 from chatterbox_nb.checkpoint.catalog import ModelSpec, VoiceRules
 from chatterbox_nb.errors import SourceError, VoiceError, summary
 
@@ -158,6 +158,8 @@ def prepare(clip: Clip, encoders: Encoders, spec: ModelSpec, name: str) -> Voice
 
     warned = check_clip(clip, spec.voice, name)
     wave_24k = resample(clip.samples, clip.sample_rate, MEL_RATE)
+    if spec.voice.loudness is not None:
+        wave_24k = levelled(wave_24k, MEL_RATE, spec.voice.loudness)
     wave_16k = resample(wave_24k, MEL_RATE, S3_RATE)
     reference = torch.from_numpy(wave_24k[: int(spec.voice.s3gen_seconds * MEL_RATE)])[None]
     reference_16k = sinc_resample(reference, MEL_RATE, S3_RATE)  # the package resamples this copy differently
@@ -179,6 +181,16 @@ def prepare(clip: Clip, encoders: Encoders, spec: ModelSpec, name: str) -> Voice
         speaker_vector=encoders.speaker_encoder.inference(reference_16k),
         warnings=warned,
     )
+
+
+def levelled(samples: Samples, sample_rate: int, loudness: float) -> Samples:
+    """Samples at a loudness, in LUFS (ITU-R BS.1770); silence stays as it is."""
+    import pyloudnorm
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of silence, whose loudness is minus infinity
+        gain = 10.0 ** ((loudness - pyloudnorm.Meter(sample_rate).integrated_loudness(samples)) / 20.0)
+    return (samples * gain).astype(np.float32) if np.isfinite(gain) else samples
 
 
 def mel_spectrogram(samples: Tensor) -> Tensor:

@@ -245,6 +245,8 @@ class Decoding:
         finite.check(line.logits, f"T3's logits at token {count}", self.prefix.keys.dtype)
         token = draw(guide(line.logits, self.options.cfg_weight), line.seen, self.options, line.noise)
         line.tokens.append(int(token))
+        if self.options.penalty_last:
+            line.seen[self.t3.dims.start_speech] = False  # which is a token seen before for the first draw alone
         line.seen[token] = True
         if line.tokens[-1] == self.t3.dims.stop_speech:
             line.finish = "stop"

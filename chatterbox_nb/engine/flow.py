@@ -18,7 +18,7 @@ from chatterbox_nb.checkpoint.catalog import S3GenDims
 from chatterbox_nb.checkpoint.loader import Fill, plain_fills
 from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.conditioning import Voice
-from chatterbox_nb.engine.nets import estimator
+from chatterbox_nb.engine.nets import estimator as estimators
 from chatterbox_nb.engine.nets.estimator import MELS, Estimator, Velocity
 from chatterbox_nb.engine.noise import Noise
 from chatterbox_nb.events import CancelToken
@@ -61,12 +61,25 @@ def fills(flow: Any) -> list[Fill]:
     """Published names → parameters of the flow."""
     prefix = "decoder.estimator."
     borrowed = [fill for fill in plain_fills(flow, "flow.") if not fill.target.startswith(prefix)]
-    return borrowed + estimator.fills(flow.decoder.estimator, prefix, f"flow.{prefix}")
+    return borrowed + estimators.fills(flow.decoder.estimator, prefix, f"flow.{prefix}")
 
 
-def time_steps(steps: int) -> Tensor:
-    """Times of the Euler steps, `[steps + 1]`, on a cosine from 0 to 1."""
-    return 1 - torch.cos(torch.linspace(0, 1, steps + 1) * 0.5 * torch.pi)
+def time_steps(steps: int, meanflow: bool) -> Tensor:
+    """Times of the Euler steps, `[steps + 1]`, from 0 to 1: on a cosine, or evenly of a mean flow."""
+    even = torch.linspace(0, 1, steps + 1)
+    return even if meanflow else 1 - torch.cos(even * 0.5 * torch.pi)
+
+
+def _noise(noise: Noise, frames: int, spoken: int, meanflow: bool) -> Tensor:
+    """What a mel of so many frames begins as, the last of them `spoken`: float32 `[T, 80]`.
+
+    For a mean flow the package draws what is spoken first, then all of it, and puts the one into the other.
+    """
+    drawn = noise.flow(MELS, spoken) if meanflow and noise.in_order else None
+    x = noise.flow(MELS, frames)
+    if drawn is not None:
+        x[..., frames - spoken :] = drawn
+    return x[0].t()
 
 
 def tokens_to_mel(
@@ -93,11 +106,13 @@ def tokens_to_mel(
     device, dtype = flow.encoder_proj.bias.device, flow.encoder_proj.bias.dtype
     with exact(device):
         mu, speaker, condition = _conditions(flow, tokens.to(device), voice)
-        times = time_steps(steps).to(device)
+        estimator: Estimator = flow.decoder.estimator
+        meanflow = estimator.time_mixer is not None
+        times = time_steps(steps, meanflow).to(device)
         # The steps add up in float32, whatever the networks compute in.
-        x = noise.flow(MELS, mu.shape[1]).to(device)[0].t()
+        x = _noise(noise, mu.shape[1], 2 * tokens.shape[1], meanflow).to(device)
         begin = begun if flow.solver is None else flow.solver
-        step = begin(flow.decoder.estimator, mu, speaker, condition, x, times)
+        step = begin(estimator, mu, speaker, condition, x, times)
         for index in range(steps):
             if cancel is not None:
                 cancel.check()
@@ -108,7 +123,10 @@ def tokens_to_mel(
 
 
 def _conditions(flow: Any, tokens: Tensor, voice: Voice) -> tuple[Tensor, Tensor, Tensor]:
-    """What the estimator is told beside the mel so far: mu `[2, T, 80]`, the speaker `[2, 80]`, the reference's mel."""
+    """What the estimator is told beside the mel so far: mu `[B, T, 80]`, the speaker `[B, 80]`, the reference's mel.
+
+    Two rows with guidance, one of a mean flow, which needs none.
+    """
     device, dtype = tokens.device, flow.encoder_proj.bias.dtype
     speaker = flow.spk_embed_affine_layer(F.normalize(voice.speaker_vector.to(device, dtype), dim=1))  # [1, 80]
     joined = torch.cat([voice.prompt_tokens.to(device), tokens], dim=1)
@@ -117,6 +135,8 @@ def _conditions(flow: Any, tokens: Tensor, voice: Voice) -> tuple[Tensor, Tensor
     mu = flow.encoder_proj(hidden)  # [1, T, 80]
     condition = torch.zeros_like(mu)
     condition[:, : voice.prompt_mel.shape[1]] = voice.prompt_mel.to(device, dtype)
+    if flow.decoder.estimator.time_mixer is not None:
+        return mu, speaker, condition
     # The second row has neither mu nor speaker nor condition: what guidance leads away from.
     mu, speaker, condition = (torch.cat([given, torch.zeros_like(given)]) for given in (mu, speaker, condition))
     return mu, speaker, condition
@@ -125,17 +145,17 @@ def _conditions(flow: Any, tokens: Tensor, voice: Voice) -> tuple[Tensor, Tensor
 def begun(
     net: Estimator, mu: Tensor, speaker: Tensor, condition: Tensor, x: Tensor, times: Tensor
 ) -> Callable[[int], Tensor]:
-    """Euler steps with guidance, each a call with its number, in their order.
+    """Euler steps, each a call with its number, in their order.
 
     Args:
-        mu, condition: `[2, T, 80]`, the second row unguided; speaker `[2, 80]`.
+        mu, condition: `[B, T, 80]`, the second row, if there is one, unguided; speaker `[B, 80]`.
         x: noise, float32 `[T, 80]`.
         times: `[steps + 1]`.
 
     Returns:
         What gives the mel after a step, `[T, 80]`, good until the next.
     """
-    velocity = Velocity(net, mu, speaker, condition, times[:-1])
+    velocity = Velocity(net, mu, speaker, condition, times)
 
     def step(index: int) -> Tensor:
         nonlocal x
@@ -146,6 +166,8 @@ def begun(
 
 
 def guided(velocity: Tensor) -> Tensor:
-    """`[2, T, 80]` to float32 `[T, 80]`: away from the second row."""
+    """`[B, T, 80]` to float32 `[T, 80]`: away from the second row, if there is one."""
+    if len(velocity) == 1:
+        return velocity[0].float()
     towards, away = velocity.float()
     return (1.0 + GUIDANCE) * towards - GUIDANCE * away

@@ -87,7 +87,7 @@ class Solver:
         more = (0, 0, 0, -frames % BUCKET)
         if self._ready is None:
             self._ready, self._pool = Ready(net, mu.dtype), self._recorder.pool()
-        velocity = Velocity(net, F.pad(mu, more), speaker, F.pad(condition, more), times[:-1], self._ready)
+        velocity = Velocity(net, F.pad(mu, more), speaker, F.pad(condition, more), times, self._ready)
         key = tuple(velocity.inputs.shape)
         steps = self._steps.pop(key, None) or _Steps(velocity, self._recorder, self._pool)
         self._steps[key] = steps

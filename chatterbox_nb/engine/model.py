@@ -193,6 +193,8 @@ def prepare(
     phase = _Phases(observer, cancel)
     if device.kind == "cpu" and not device.unfused and not compiling.fits(spec.t3):
         device = replace(device, unfused="the model's sizes are not multiples of 16")
+    elif device.kind == "cuda" and not device.unfused and spec.t3.gpt2:
+        device = replace(device, unfused="its kernels are for a Llama, and this model is a GPT-2")
     with phase("import", "Chatterbox"):
         reference.import_package()
     with phase("build"):
@@ -229,6 +231,8 @@ def finish(prepared: Prepared) -> Model:
     warnings = list(prepared.files.warnings)
     with PeakMeter() as meter:
         modules, fills, content, how = _weights(prepared, warnings)
+        net: Any = modules["t3"]
+        assembly.place_on_host(net, planned)
         encoders = None
         if planned.keeps_encoders:
             with phase("encoders"):
@@ -239,7 +243,7 @@ def finish(prepared: Prepared) -> Model:
             watermarker.warm_up(spec.sample_rate)
         recorder = Recorder(torch.device(planned.device))
         if recorder.records:
-            net: Any = modules["flow"]
+            net = modules["flow"]
             net.solver = Solver(recorder)
         if planned.kernel == "fused":
             with phase("compile", "T3's step"):

@@ -37,7 +37,7 @@ def quiet() -> Iterator[None]:
 
 
 class Package:
-    """`chatterbox.tts.ChatterboxTTS` with the weights of a checkpoint of any size.
+    """`chatterbox.tts.ChatterboxTTS`, or `ChatterboxTurboTTS`, with the weights of a checkpoint of any size.
 
     Raises:
         TensorError: the files have other tensors than the package's modules.
@@ -46,9 +46,6 @@ class Package:
     def __init__(self, spec: ModelSpec, files: Files) -> None:
         with quiet():
             modules = reference.build(spec, device="cpu")
-            from chatterbox.models.tokenizers import EnTokenizer
-            from chatterbox.tts import ChatterboxTTS, Conditionals
-
             modules.t3.load_state_dict(_float(files, "t3"))
             loaded = modules.s3gen.load_state_dict(_float(files, "s3gen"), strict=False)
             if wrong := {*loaded.unexpected_keys, *loaded.missing_keys} - set(spec.optional):
@@ -57,14 +54,8 @@ class Package:
                 )
             modules.voice_encoder.load_state_dict(_float(files, "voice_encoder"))
             _fill_computed(modules.s3gen, loaded.missing_keys)
-            self.tts = ChatterboxTTS(
-                modules.t3,
-                modules.s3gen,
-                modules.voice_encoder,
-                EnTokenizer(str(files.path("tokenizer"))),
-                "cpu",
-                conds=Conditionals.load(files.path("voice")),
-            )
+            parts = modules.t3, modules.s3gen, modules.voice_encoder
+            self.tts: Any = (_turbo if spec.t3.gpt2 else _english)(parts, files)
 
     @property
     def s3gen(self) -> Any:
@@ -77,9 +68,15 @@ class Package:
             return self.tts.generate(text, **options)[0]
 
     def tokens(self, text_ids: Tensor, seed: int, cfg_weight: float, exaggeration: float, limit: int) -> list[int]:
-        """T3 alone, with the package's default options."""
+        """T3 alone, with the package's default options.
+
+        Args:
+            cfg_weight, exaggeration: which turbo has not.
+        """
         from chatterbox.models.t3.modules.cond_enc import T3Cond
 
+        if self.tts.t3.is_gpt:
+            return self._turbo_tokens(text_ids, seed, limit)
         voice = self.tts.conds.t3
         with quiet(), torch.inference_mode():
             torch.manual_seed(seed)
@@ -99,6 +96,14 @@ class Package:
             )
         return [int(token) for token in found[0]]
 
+    def _turbo_tokens(self, text_ids: Tensor, seed: int, limit: int) -> list[int]:
+        """Without the stop token, which the package takes away."""
+        with quiet(), torch.inference_mode():
+            torch.manual_seed(seed)
+            # It draws a first token, then so many.
+            found = self.tts.t3.inference_turbo(self.tts.conds.t3, text_ids[None], max_gen_len=limit - 1)
+        return [int(token) for token in found[0]]
+
     def mel(self, tokens: list[int], seed: int) -> Tensor:
         """The flow alone: `[1, 80, 2 N]`."""
         with quiet():
@@ -113,6 +118,28 @@ class Package:
         fade = torch.ones(wave.shape[1])
         fade[: len(self.s3gen.trim_fade)] = self.s3gen.trim_fade
         return wave[0] * fade
+
+
+def _english(parts: tuple[Any, Any, Any], files: Files) -> Any:
+    from chatterbox.models.tokenizers import EnTokenizer
+    from chatterbox.tts import ChatterboxTTS, Conditionals
+
+    return ChatterboxTTS(
+        *parts, EnTokenizer(str(files.path("tokenizer"))), "cpu", conds=Conditionals.load(files.path("voice"))
+    )
+
+
+def _turbo(parts: tuple[Any, Any, Any], files: Files) -> Any:
+    from chatterbox.tts_turbo import ChatterboxTurboTTS, Conditionals
+    from transformers import AutoTokenizer
+
+    t3, s3gen, voice_encoder = parts
+    del t3.tfmr.wte
+    tokenizer = AutoTokenizer.from_pretrained(files.path("tokenizer").parent)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    conditionals = Conditionals.load(files.path("voice"))
+    return ChatterboxTurboTTS(t3, s3gen, voice_encoder, tokenizer, "cpu", conds=conditionals)
 
 
 def _float(files: Files, role: str) -> dict[str, Tensor]:

@@ -184,14 +184,16 @@ class Speaker:
         def on_step(step: int) -> None:
             self._tell(index, "mel", step, self.steps, step / self.steps)
 
-        found = torch.tensor([tokens], device=model.device)
+        found = torch.tensor([tokens + spec.closing_tokens], device=model.device)
         if model.device.type == "cuda" and isinstance(line.noise, StageNoise):
-            vocoder.draw_ahead(model.vocoder, line.noise, 2 * len(tokens))
+            vocoder.draw_ahead(model.vocoder, line.noise, 2 * found.shape[1])
         with _timed(seconds, "mel"):
             mel = flow.tokens_to_mel(model.flow, found, self.voice, line.noise, self.steps, on_step, self.cancel)
         self._tell(index, "wave", 0, 1, 0.0)
         with _timed(seconds, "wave"):
             wave = vocoder.mel_to_wave(model.vocoder, mel, line.noise).cpu().numpy()
+        if spec.cropped_tokens:
+            wave = wave[: max(1, found.shape[1] - spec.cropped_tokens) * (len(wave) // found.shape[1])]
         self._tell(index, "watermark", 0, 1, 0.0)
 
         def marked() -> SpokenChunk:
@@ -239,7 +241,8 @@ def working_bytes(model: Model, texts: list[str], guided: bool) -> int:
     """What a take needs at the least, over the weights: the keys and values of its longest chunk."""
     dims, rules = model.spec.t3, model.spec.text
     longest = len(model.text_ids(max(texts, key=len)))  # in characters, so that one is tokenized and not all
-    positions = dims.perceiver_queries + 2 + longest + 2 + min(rules.budget(longest), model.spec.max_tokens)
+    budget = min(rules.budget(longest), model.spec.max_tokens)
+    positions = dims.prefix_length + longest + dims.begins + budget
     values = 2 * dims.layers * dims.width * positions * (2 if guided else 1)
     halved = model.t3.compiled and model.plan.precision == "int8"
     return values * BYTES["float16" if halved else model.plan.compute]

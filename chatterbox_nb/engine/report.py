@@ -10,7 +10,7 @@ from torch import nn
 
 from chatterbox_nb.checkpoint.loader import Fill
 from chatterbox_nb.precision import layers
-from chatterbox_nb.precision.plan import Plan, Row, TensorInfo
+from chatterbox_nb.precision.plan import HOST, Plan, Row, TensorInfo
 from chatterbox_nb.shown import Shown
 
 
@@ -109,4 +109,4 @@ def measure(
         held = holders.get(key, {})
         return replace(row, bytes=sizes.get(key, 0), layers=len(held), converted=sum(held.values()))
 
-    return tuple(measured(row) if row.placement == "resident" else row for row in planned.rows)
+    return tuple(measured(row) if row.placement in ("resident", HOST) else row for row in planned.rows)

@@ -80,7 +80,8 @@ class Segments:
         wave = np.zeros(0, np.float32)
         if tokens:
             started = time.perf_counter()
-            found = torch.tensor([tokens], device=self.model.device)
+            closing = self.model.spec.closing_tokens if last else ()
+            found = torch.tensor([tokens + closing], device=self.model.device)
             mel = flow.tokens_to_mel(self.model.flow, found, self.voice, self.noise, self.steps, cancel=cancel)
             self._keep(mel, last)
             made = time.perf_counter()
@@ -113,6 +114,8 @@ class Segments:
 
     def _wave(self, last: bool) -> Samples:
         frames = self._mel.shape[2]
+        if last:  # of which the end may be noise
+            frames = max(2, frames - 2 * self.model.spec.cropped_tokens)
         stop = frames if last else max(self._done, frames - _AHEAD)
         if stop == self._done and not last:
             return np.zeros(0, np.float32)

@@ -129,6 +129,7 @@ def speak_parser(name: str) -> MagicParser:
         ("--temperature", "temperature"),
         ("--min-p", "min_p"),
         ("--top-p", "top_p"),
+        ("--top-k", "top_k"),
         ("--repetition-penalty", "repetition_penalty"),
         ("--max-chunk", "max_chunk"),
         ("--steps", "cfm_steps"),

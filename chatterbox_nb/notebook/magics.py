@@ -24,8 +24,8 @@ from chatterbox_nb.render.units import seconds, size
 from chatterbox_nb.take import Take, file_kind
 
 _SPEAK_OPTIONS = (
-    "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "repetition_penalty", "max_chunk", "language",
-    "effort", "cfm_steps", "voice_seconds",
+    "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "top_k", "repetition_penalty", "max_chunk",
+    "language", "effort", "cfm_steps", "voice_seconds",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from chatterbox_nb.errors import PrecisionError, nearest
+from chatterbox_nb.precision.choice import X86, choose_kernel
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "int64": 8}
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -45,7 +46,7 @@ COMPUTED = ("t3", "flow")
 COMPUTE = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # Matrices that are multiplied with a few rows at a time, once a token: here a kernel pays.
 DECODE_KINDS = {("t3", "linear"), ("t3", "head")}
-X86 = ("x86_64", "amd64")
+HOST = "on the CPU"  # the placement of what a GPU need not hold
 RUN_ON = ("9.0",)  # capabilities of the GPUs that this project has run on: docs/gpu.md
 # Output rows that a kernel wants a multiple of; a matrix is padded to it.
 ROW_MULTIPLES = {("mps", "int8pack"): 32}
@@ -60,8 +61,9 @@ class TensorInfo:
         name: its published name.
         shape: its sizes.
         component: t3, flow, vocoder, tokenizer, speaker_encoder, voice_encoder.
-        kind: linear, conditioning (T3's linear layers that run once a take), head, embedding, position, conv, lstm,
-            norm, bias, other, counter, table, or gain, which is folded into its convolution.
+        kind: linear, conditioning (T3's linear layers that run once a take), head, embedding, text (a table that is
+            read once a text, and large), position, conv, lstm, norm, bias, other, counter, table, or gain, which is
+            folded into its convolution.
         rows: how many scales it has when stored in int8: output channels, or entries of an embedding.
         used: False for what inference never reads.
     """
@@ -141,7 +143,8 @@ class Row:
     Args:
         storage: float32, float16, bfloat16, int8; `folded` and `unused` take nothing.
         compute: the dtype it is multiplied in.
-        placement: resident; `on demand` for what only prepares a voice; `dropped`.
+        placement: resident; `on the CPU` for what a GPU need not hold; `on demand` for what only prepares a voice;
+            `dropped`.
         kernel: what multiplies it at each token, where that is not torch's own.
         tensors, bytes: how many, and what they take while resident or, on demand, while read.
         shipped_bytes: what the package holds of the same tensors.
@@ -275,7 +278,9 @@ def _row(key: tuple[str, str, bool], tensors: list[TensorInfo], planned: Plan, k
     component, kind, used = key
     storage = storage_of(component, kind, planned) if used else "unused"
     held = storage not in ("folded", "unused")
-    parked = component in ENCODERS and not keep_encoders
+    place = "on demand" if component in ENCODERS and not keep_encoders else "resident"
+    if kind == "text" and planned.device.startswith("cuda"):
+        place = HOST
     kernel = planned.kernel if (component, kind) in DECODE_KINDS else "plain"  # what is empty is torch's own
     multiple = ROW_MULTIPLES.get((planned.device.split(":")[0], kernel), 1)
     return Row(
@@ -283,7 +288,7 @@ def _row(key: tuple[str, str, bool], tensors: list[TensorInfo], planned: Plan, k
         kind=kind,
         storage=storage,
         compute=compute_of(component, planned) if held else "",
-        placement="dropped" if not held else "on demand" if parked else "resident",
+        placement=place if held else "dropped",
         kernel=kernel if storage == "int8" or kernel == "fused" else "",
         tensors=len(tensors),
         bytes=sum(tensor.bytes_as(storage, multiple if storage == "int8" else 1) for tensor in tensors) if held else 0,
@@ -355,50 +360,3 @@ def choose_precision(tensors: Sequence[TensorInfo], device: DeviceFacts) -> tupl
             return precision, passed_over + reason
         passed_over += f"{precision} would need {needed / 1e9:.2f} GB and {device.free_bytes / 1e9:.2f} GB is free; "
     return smallest[0], passed_over + smallest[1]
-
-
-def choose_kernel(precision: str, device: DeviceFacts, asked: str = "auto") -> tuple[str, str]:
-    """What computes T3's step at each token, and why.
-
-    `fused` is a step of our own at any precision: on a CPU one compiled function for all layers, int8 weights times
-    activations of 16 bits; on CUDA five Triton kernels a layer. Without it torch multiplies a layer at a time, and int8
-    has kernels for few rows: `int8pack` with bfloat16 activations; `dynamic`, which quantizes the activations too;
-    `plain`, which dequantizes and runs everywhere. Of the other precisions that kernel has no name.
-    """
-    machine = device.machine.lower()
-    x86 = device.kind == "cpu" and machine in X86
-    cuda = device.kind == "cuda"
-    arm = device.kind == "cpu" and machine in ("aarch64", "arm64")
-    available = {
-        "fused": (x86 or cuda) and not device.unfused,
-        "plain": True,
-        "int8pack": (x86 and device.capability in ("AVX2", "AVX512")) or arm or device.kind == "mps",
-        "dynamic": x86 and device.vnni,
-    }
-    if asked == "auto":
-        if available["fused"]:
-            return "fused", f"T3's {'step is five kernels a layer' if cuda else 'layers are one compiled step'}"
-        without = f", not by one compiled step ({device.unfused})" if x86 or cuda else ""
-        if precision != "int8":
-            return "", f"T3's layers are multiplied by torch{without}" if cuda else ""
-        if available["int8pack"]:
-            where = device.capability if x86 else machine if arm else device.kind
-            return "int8pack", f"weights in int8 are multiplied by int8pack ({where}){without}"
-        return (
-            "plain",
-            f"no faster int8 kernel for {device.kind} {device.machine} {device.capability}".rstrip() + without,
-        )
-    if asked not in available:
-        raise PrecisionError(
-            f"'{asked}' is not a kernel; choose auto, {', '.join(available)}.{nearest(asked, available)}"
-        )
-    if precision != "int8" and asked not in ("fused", "plain"):
-        raise PrecisionError(f"Kernel '{asked}' multiplies int8, not {precision}. Try --precision int8.")
-    if not available[asked]:
-        have = ", ".join(name for name, there in available.items() if there)
-        why = f" ({device.unfused})" if asked == "fused" else ""
-        raise PrecisionError(
-            f"Kernel '{asked}' does not run on this {device.kind} ({device.machine} {device.capability}){why}. "
-            f"Here: {have}."
-        )
-    return asked if precision == "int8" or asked == "fused" else "", f"kernel {asked} was asked for"

@@ -95,6 +95,8 @@ class Estimator(nn.Module):
         width, middle = dims.estimator_width, dims.estimator_middle
         self.time_in = nn.Linear(INPUTS, 4 * width)
         self.time_out = nn.Linear(4 * width, 4 * width)
+        # Of a time and the time where its step ends, where the flow is a mean one.
+        self.time_mixer = nn.Linear(8 * width, 4 * width, bias=False) if dims.meanflow else None
         self.times = nn.Linear(4 * width, (middle + 2) * width)  # every resnet's, in one matrix
         self.groups = nn.ModuleList(
             [
@@ -141,7 +143,7 @@ class Velocity:
         net: the estimator, loaded.
         mu, condition: `[B, T, 80]`, in the dtype to compute in.
         speaker: `[B, 80]`.
-        times: of the steps, `[N]`, float32.
+        times: that the steps lie between, `[N + 1]`, float32.
         ready: the layers of `net`, where they are ready already.
     """
 
@@ -153,7 +155,10 @@ class Velocity:
         embedded = Matrix(net.time_out, torch.float32)(
             F.silu(Matrix(net.time_in, torch.float32)(time_embedding(times)))
         )
-        self.times = self.ready(net.times, F.mish(embedded).to(mu.dtype)).view(len(times), len(net.groups), -1)
+        begins, ends = embedded[:-1], embedded[1:]
+        if net.time_mixer is not None:
+            begins = Matrix(net.time_mixer, torch.float32)(torch.cat([begins, ends], dim=-1))
+        self.times = self.ready(net.times, F.mish(begins).to(mu.dtype)).view(len(begins), len(net.groups), -1)
         spoken = speaker[:, None].expand(rows, frames, MELS)
         self.inputs = torch.cat([torch.empty_like(mu), mu, spoken, condition], dim=-1)
 
@@ -173,6 +178,8 @@ def _published(net: Estimator) -> Iterator[tuple[str, str, tuple[int, int] | Non
     """Parameter, published name, stretch of rows."""
     yield from _layer("time_in", "time_mlp.linear_1")
     yield from _layer("time_out", "time_mlp.linear_2")
+    if net.time_mixer is not None:
+        yield "time_mixer.weight", "time_embed_mixer.weight", None
     end = len(net.groups) - 1
     for index in range(len(net.groups)):
         theirs = "down_blocks.0" if index == 0 else "up_blocks.0" if index == end else f"mid_blocks.{index - 1}"
