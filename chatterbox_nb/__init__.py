@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chatterbox_nb.choices import models
     from chatterbox_nb.errors import TTSError
     from chatterbox_nb.events import CancelToken, Progress
     from chatterbox_nb.history import takes
@@ -35,6 +36,7 @@ _HOME = {
     "stream": "speech",
     "info": "speech",
     "memory": "speech",
+    "models": "choices",
     "voices": "library",
     "takes": "history",
     "panel": "notebook.panels",
@@ -45,7 +47,7 @@ _HOME = {
     "TTSError": "errors",
 }
 __all__ = [  # noqa: RUF022  in the order people meet them
-    "load", "speak", "stream", "submit", "info", "memory", "voices", "takes", "panel", "unload",
+    "load", "speak", "stream", "submit", "info", "memory", "models", "voices", "takes", "panel", "unload",
     "Take", "SpeechRequest", "CancelToken", "Progress", "TTSError",
 ]  # fmt: skip
 

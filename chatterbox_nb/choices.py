@@ -6,12 +6,14 @@ it reads no weights, downloads nothing and creates no CUDA context.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from chatterbox_nb.checkpoint import catalog
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.catalog import FileSpec, ModelSpec
 from chatterbox_nb.precision.plan import PRECISIONS, DeviceFacts, Plan, TensorInfo, choose_precision, plan
+from chatterbox_nb.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,77 @@ class Outlook:
     why: str
     free_bytes: int | None
     verified: bool
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model of the catalog.
+
+    Args:
+        languages: ISO 639-1 codes.
+        parameters: of all that is published for it.
+        shipped_bytes: what the package loads of it, in float32.
+        bytes: of the tensors that would stay in memory, by precision.
+        repo: on the hub; None of what is embedded.
+    """
+
+    name: str
+    title: str
+    languages: tuple[str, ...]
+    parameters: int
+    shipped_bytes: int
+    bytes: Mapping[str, int]
+    repo: str | None
+    licence: str
+
+
+@dataclass(frozen=True, repr=False)
+class ModelTable(Shown):
+    """The models that can be loaded, and what each would take on a device. Rows by iteration, or by name."""
+
+    device: str
+    rows: tuple[ModelRow, ...]
+
+    def __iter__(self) -> Iterator[ModelRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> ModelRow:
+        return next(row for row in self.rows if row.name == catalog.spec(name).name)
+
+
+def models(device: str = "auto") -> ModelTable:
+    """The models that can be loaded: languages, parameters, and the bytes each would take by precision.
+
+    Nothing is loaded or downloaded; the bytes are those of the plan, which a load meets to the byte.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        SettingError: no such device.
+    """
+    from chatterbox_nb.precision import device as devices
+
+    facts = devices.facts(devices.resolve(device))
+    return ModelTable(facts.name, tuple(_row(catalog.spec(name), facts) for name in catalog.names()))
+
+
+def _row(spec: ModelSpec, facts: DeviceFacts) -> ModelRow:
+    looked = _look(spec)
+    plans = looked.plans(facts)
+    return ModelRow(
+        name=spec.name,
+        title=spec.title,
+        languages=spec.languages,
+        parameters=sum(tensor.numel for tensor in looked.tensors if tensor.kind not in ("table", "counter")),
+        shipped_bytes=plans[0].shipped_bytes,
+        bytes={planned.precision: planned.expected_bytes for planned in plans},
+        repo=spec.repo,
+        licence=spec.licence,
+    )
 
 
 def outlook(model: str, source: str | Path | None, facts: DeviceFacts) -> Outlook:
@@ -111,8 +184,8 @@ class _Looked:
         from chatterbox_nb.checkpoint import reference
         from chatterbox_nb.checkpoint.inventory import inventory
 
-        self.spec = spec
-        self.tensors: tuple[TensorInfo, ...] = inventory(spec, reference.build(spec))
+        self.sizes = _sizes(spec)
+        self.tensors: tuple[TensorInfo, ...] = inventory(self.sizes, reference.build(self.sizes))
         self._plans: dict[str, tuple[Plan, ...]] = {}
 
     def plans(self, facts: DeviceFacts) -> tuple[Plan, ...]:
@@ -126,7 +199,17 @@ _looked: list[_Looked] = []
 
 
 def _found(spec: ModelSpec) -> _Looked | None:
-    return next((looked for looked in _looked if looked.spec == spec), None)
+    sizes = _sizes(spec)
+    return next((looked for looked in _looked if looked.sizes == sizes), None)
+
+
+def _sizes(spec: ModelSpec) -> ModelSpec:
+    """What an inventory depends on; models that differ in their weights alone have one."""
+    files = tuple(FileSpec(role, role) for role in ("t3", "s3gen", "voice_encoder"))
+    return ModelSpec(
+        "", "", files, t3=spec.t3, s3gen=spec.s3gen, voice_encoder_width=spec.voice_encoder_width,
+        sample_rate=spec.sample_rate, unused=spec.unused, on_host=spec.on_host,
+    )  # fmt: skip
 
 
 def _look(spec: ModelSpec) -> _Looked:

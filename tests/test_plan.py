@@ -16,14 +16,14 @@ from torch import Tensor
 from chatterbox_nb.checkpoint import reference, source
 from chatterbox_nb.checkpoint.catalog import ENGLISH
 from chatterbox_nb.checkpoint.inventory import inventory
-from chatterbox_nb.checkpoint.synthetic import TINY
+from chatterbox_nb.checkpoint.synthetic import TINY, TINY_TURBO
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.errors import PrecisionError
 from chatterbox_nb.precision import device, layers
+from chatterbox_nb.precision.choice import choose_kernel
 from chatterbox_nb.precision.kernels.plain import Plain
 from chatterbox_nb.precision.kernels.x86 import Dynamic, Int8Pack
-from chatterbox_nb.precision.choice import choose_kernel
 from chatterbox_nb.precision.plan import (
     ENCODERS,
     PRECISIONS,
@@ -153,12 +153,47 @@ def test_what_int8_computes_in_can_be_asked_for(tiny_tensors: tuple[TensorInfo, 
         plan(tiny_tensors, "int8", AVX512, compute="int4")
 
 
+@pytest.fixture(scope="module")
+def turbo_tensors() -> tuple[TensorInfo, ...]:
+    return inventory(TINY_TURBO, reference.build(TINY_TURBO))
+
+
 @pytest.mark.parametrize("name", int8_rows())
-def test_each_row_of_int8_can_be_switched_off(tiny_tensors: tuple[TensorInfo, ...], name: str) -> None:
-    planned = plan(tiny_tensors, "int8", AVX512, off=[name])
+def test_each_row_of_int8_can_be_switched_off(
+    tiny_tensors: tuple[TensorInfo, ...], turbo_tensors: tuple[TensorInfo, ...], name: str
+) -> None:
+    tensors = turbo_tensors if name == "t3.text" else tiny_tensors
+    planned = plan(tensors, "int8", AVX512, off=[name])
     assert "int8" not in {row.storage for row in planned.rows if row.name == name}
-    assert {row.name for row in planned.rows if row.storage == "int8"} == set(int8_rows()) - {name}
+    there = {f"{tensor.component}.{tensor.kind}" for tensor in tensors}
+    assert {row.name for row in planned.rows if row.storage == "int8"} == set(int8_rows()) & there - {name}
     assert f"not in int8: {name}" in planned.reason
+
+
+def test_every_row_of_int8_is_some_models(
+    tiny_tensors: tuple[TensorInfo, ...], turbo_tensors: tuple[TensorInfo, ...]
+) -> None:
+    there = {f"{tensor.component}.{tensor.kind}" for tensor in (*tiny_tensors, *turbo_tensors)}
+    assert set(int8_rows()) <= there
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_large_table_of_text_stays_on_the_cpu_beside_a_gpu(
+    turbo_tensors: tuple[TensorInfo, ...], precision: str
+) -> None:
+    """It is read once a text; on a CPU there is nowhere else to put it."""
+    here, there = (plan(turbo_tensors, precision, facts) for facts in (AVX512, DeviceFacts("cuda:0", "x86_64", "8.0")))
+    assert here.row("t3", "text").placement == "resident"
+    assert there.row("t3", "text").placement == "on the CPU"
+    on_gpu = replace(
+        there, rows=tuple(replace(row, placement="resident") if row.kind == "text" else row for row in there.rows)
+    )
+    assert on_gpu.expected_bytes - there.expected_bytes == there.row("t3", "text").bytes > 0
+
+
+def test_the_heads_of_training_are_dropped(turbo_tensors: tuple[TensorInfo, ...]) -> None:
+    unused = {tensor.name for tensor in turbo_tensors if not tensor.used and tensor.kind != "counter"}
+    assert {"text_head.weight", "tfmr.wte.weight"} <= unused
 
 
 def test_a_row_that_is_none_is_an_error_with_the_nearest(tiny_tensors: tuple[TensorInfo, ...]) -> None:

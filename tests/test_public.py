@@ -33,7 +33,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 def test_the_public_names_are_these() -> None:
     assert tts.__all__ == [
-        "load", "speak", "stream", "submit", "info", "memory", "voices", "takes", "panel", "unload",
+        "load", "speak", "stream", "submit", "info", "memory", "models", "voices", "takes", "panel", "unload",
         "Take", "SpeechRequest", "CancelToken", "Progress", "TTSError",
     ]  # fmt: skip
     for name in tts.__all__:

@@ -21,6 +21,7 @@ from chatterbox_nb.checkpoint import catalog, reference
 from chatterbox_nb.checkpoint.catalog import ENGLISH, ModelSpec, RopeScaling, S3GenDims, T3Dims
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.synthetic import TINY
+from chatterbox_nb.engine.oracle import quiet
 
 pytestmark = pytest.mark.xdist_group("reference")
 
@@ -305,9 +306,9 @@ S3GEN_SIZES = {
 # No tensor's shape tells these.
 T3_OTHERS = {
     "heads", "start_text", "stop_text", "start_speech", "stop_speech", "prompt_tokens", "perceiver_heads", "norm_eps",
-    "rope_theta", "rope_scaling",
+    "rope_theta", "rope_scaling", "backbone", "positions", "emotion",
 }  # fmt: skip
-S3GEN_OTHERS = {"codes", "tokenizer_heads", "cfm_steps"}
+S3GEN_OTHERS = {"codes", "tokenizer_heads", "cfm_steps", "meanflow"}
 
 
 def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
@@ -382,6 +383,36 @@ def test_english_has_the_packages_own_settings(english: reference.Modules) -> No
     ours: Any = english.t3
     assert {**vars(theirs.hp), "llama_config_name": ours.hp.llama_config_name} == vars(ours.hp)
     assert {**theirs.cfg.to_dict(), "dtype": "float32"} == ours.cfg.to_dict()  # the package loads in float32, too
+
+
+def test_turbo_has_the_packages_own_tensors_and_settings() -> None:
+    """Those that `ChatterboxTurboTTS.from_local` builds."""
+    from chatterbox.models.s3gen import S3Gen
+    from chatterbox.models.t3 import T3
+    from chatterbox.models.t3.modules.t3_config import T3Config
+
+    hp = T3Config(text_tokens_dict_size=50276)
+    hp.llama_config_name, hp.speech_tokens_dict_size, hp.speech_cond_prompt_len = "GPT2_medium", 6563, 375
+    hp.input_pos_emb, hp.use_perceiver_resampler, hp.emotion_adv = None, False, False
+    with torch.device("meta"), quiet():
+        theirs: Any = T3(hp)
+        decoder: Any = S3Gen(meanflow=True).flow.decoder
+    ours: Any = reference.build(catalog.spec("turbo"))
+    not_told = {"llama_config_name", "max_text_tokens", "max_speech_tokens"}
+    assert {name: value for name, value in vars(hp).items() if name not in not_told} == {
+        name: value for name, value in vars(ours.t3.hp).items() if name not in not_told
+    }
+    apart = {
+        name
+        for name, value in theirs.cfg.to_dict().items()
+        if name not in ("n_inner", "hidden_size", "dtype") and ours.t3.cfg.to_dict()[name] != value
+    }
+    assert apart == set()
+    for mine, published in ((ours.t3, theirs), (ours.s3gen.flow.decoder, decoder)):
+        assert {name: tensor.shape for name, tensor in mine.state_dict().items()} == {
+            name: tensor.shape for name, tensor in published.state_dict().items()
+        }
+    assert ours.s3gen.meanflow
 
 
 def test_the_fade_is_the_packages() -> None:

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers.generation.logits_process import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
@@ -39,6 +41,49 @@ def packages_draw(logits: Tensor, tokens: list[int], options: Sampling, seed: in
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return int(torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1))
+
+
+def turbos_draw(logits: Tensor, tokens: list[int], options: Sampling, seed: int) -> int:
+    """The loop body of the package's `T3.inference_turbo`."""
+    ids, scores = torch.tensor([tokens]), logits[None]
+    if options.temperature != 1.0:
+        scores = TemperatureLogitsWarper(options.temperature)(ids, scores)
+    if options.top_k > 0:
+        scores = TopKLogitsWarper(options.top_k)(ids, scores)
+    if options.top_p < 1.0:
+        scores = TopPLogitsWarper(options.top_p)(ids, scores)
+    if options.repetition_penalty != 1.0:
+        scores = RepetitionPenaltyLogitsProcessor(options.repetition_penalty)(ids, scores)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return int(torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**31),
+    size=st.sampled_from([0.1, 1.0, 5.0, 30.0]),
+    seen=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=60),
+    temperature=st.sampled_from([0.05, 0.5, 0.8, 1.0, 3.0]),
+    top_k=st.sampled_from([0, 1, 7, VOCABULARY - 1, VOCABULARY, 1000]),
+    top_p=st.sampled_from([0.05, 0.5, 0.95, 1.0]),
+    penalty=st.sampled_from([0.5, 1.0, 1.2, 3.0]),
+)
+def test_a_draw_of_turbo_is_the_packages(
+    seed: int, size: float, seen: list[int], temperature: float, top_k: int, top_p: float, penalty: float
+) -> None:
+    """In turbo's order: tokens seen before are penalized last."""
+    options = Sampling(0.0, temperature, 0.0, top_p, penalty, top_k, penalty_last=True)
+    logits, mask = logits_of(seed, size), nothing_seen()
+    mask[seen] = True
+    ours = int(draw(logits, mask, options, PackageNoise(seed)))
+    assert ours == turbos_draw(logits, seen, options, seed)
+
+
+def test_at_temperature_0_turbo_takes_the_likeliest_after_the_penalty() -> None:
+    logits, seen = torch.tensor([2.0, 1.9, 1.0]), torch.tensor([True, False, False])
+    options = Sampling(0.0, 0.0, 0.0, 0.95, 1.2, 1000, penalty_last=True)
+    assert int(draw(logits, seen, options, StageNoise(0))) == 1
 
 
 @settings(deadline=None, max_examples=300)

@@ -10,4 +10,5 @@ from chatterbox_nb.shown import RENDERERS, Renderer
 RENDERERS["Take"] = Renderer(plain.take, takes.take)
 RENDERERS["LoadReport"] = Renderer(plain.load_report, reports.load_report)
 RENDERERS["ModelInfo"] = Renderer(plain.model_info, reports.model_info)
+RENDERERS["ModelTable"] = Renderer(plain.model_table, reports.model_table)
 RENDERERS["MemoryReading"] = Renderer(plain.memory, reports.memory)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from chatterbox_nb.render.units import part, seconds, size, unverified
 
 if TYPE_CHECKING:
+    from chatterbox_nb.choices import ModelTable
     from chatterbox_nb.engine.report import LoadReport
     from chatterbox_nb.manager import ModelInfo
     from chatterbox_nb.take import Take
@@ -104,6 +105,31 @@ def model_info(info: ModelInfo) -> str:
     if not info.verified:
         lines.append(f"  {unverified(info.device)}")
     return "\n".join(lines)
+
+
+def model_head(table: ModelTable) -> tuple[str, ...]:
+    return ("model", "parameters", "languages", "the package, fp32", *table.rows[0].bytes)
+
+
+def model_rows(table: ModelTable) -> list[tuple[str, ...]]:
+    """A row for each model: its size, languages, and bytes by precision."""
+    return [
+        (
+            row.name,
+            f"{row.parameters / 1e6:,.0f} M",
+            ", ".join(row.languages) if len(row.languages) < 4 else f"{len(row.languages)} languages",
+            size(row.shipped_bytes),
+            *(size(count) for count in row.bytes.values()),
+        )
+        for row in table
+    ]
+
+
+def model_table(table: ModelTable) -> str:
+    rows = [model_head(table), *model_rows(table)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([f"Models, and the weights each would keep in memory on {table.device}", *lines])
 
 
 def memory(reading: MemoryReading) -> str:

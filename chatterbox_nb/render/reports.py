@@ -8,6 +8,7 @@ from chatterbox_nb.render import elements, plain
 from chatterbox_nb.render.units import seconds, size, unverified
 
 if TYPE_CHECKING:
+    from chatterbox_nb.choices import ModelTable
     from chatterbox_nb.engine.report import LoadReport
     from chatterbox_nb.manager import ModelInfo
     from chatterbox_nb.usage import MemoryReading
@@ -59,6 +60,17 @@ def model_info(info: ModelInfo) -> str:
         elements.table(facts),
         elements.table((size(count), name) for name, count in info.bytes_by_component.items()),
         elements.warnings([] if info.verified else [unverified(info.device)]),
+    )
+
+
+def model_table(table: ModelTable) -> str:
+    many = [row for row in table if len(row.languages) > 3]
+    listed = "".join(elements.muted(f"{row.name}: {', '.join(row.languages)}") for row in many)
+    return elements.box(
+        elements.strong(f"Models, and the weights each would keep in memory on {table.device}"),
+        elements.table(plain.model_rows(table), plain.model_head(table)),
+        elements.folded("Languages", listed) if many else "",
+        elements.muted("%tts_load MODEL loads one. Bytes are the plan's, which a load meets to the byte."),
     )
 
 
