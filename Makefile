@@ -16,7 +16,7 @@ help:
 	@echo "make test-kernels  panels in kernels of every ipykernel that matters"
 	@echo "make pictures      the README's pictures of the panels, made again"
 	@echo "make oracle-full   full-size random weights against the package itself (minutes, 12 GB of memory)"
-	@echo "make bench         full-size report: ours and the package in one run (minutes, 12 GB of memory)"
+	@echo "make bench         full-size report of every model: ours and the package in one run (an hour, 12 GB of memory)"
 	@echo "make gpu           the same on a GPU: rewrites docs/gpu.md (under 8 minutes, a CUDA device)"
 	@echo "make test-gpu      the tests that need a CUDA device"
 	@echo "make quality       what each precision costs the demo voice: rewrites docs/quality.md (half an hour)"
@@ -77,6 +77,7 @@ oracle-full: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.cpu
+	$(BIN)/python -m benchmarks.models
 
 gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu

@@ -35,7 +35,7 @@ def main() -> None:
     asked = arguments.parse_args()
     print(f"3.2 GB of random weights in {asked.folder}, written if they are not there", flush=True)
     synthetic.kept_full(asked.folder)
-    floor = _run("floor")
+    floor = run("floor")
     print(f"floor: {cpu_table.floor_line(floor)}", flush=True)
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in ORDER}
     for round_ in range(asked.rounds):
@@ -44,7 +44,7 @@ def main() -> None:
                 continue
             started = time.perf_counter()
             voiced = ["--voice"] if side in VOICED and _affordable(runs[side]) else []
-            figures = _run("worker", side, str(asked.folder), "--tokens", str(asked.tokens), *voiced)
+            figures = run("worker", side, str(asked.folder), "--tokens", str(asked.tokens), *voiced)
             if figures.get("tokens", asked.tokens) != asked.tokens:
                 raise SystemExit(f"{side} ended by itself after {figures['tokens']} tokens; the text is too short")
             runs[side].append(figures)
@@ -69,7 +69,7 @@ def _affordable(runs: Sequence[dict[str, Any]]) -> bool:
     return not runs or ("voice" in runs[0] and runs[0]["voice"]["total"] <= LONGEST_VOICE)
 
 
-def _run(module: str, *arguments: str) -> dict[str, Any]:
+def run(module: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

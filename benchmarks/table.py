@@ -1,4 +1,4 @@
-"""The tables of README and docs/measured.md, and `.env.example`, made from `results/cpu.json` and the settings.
+"""The tables of README and docs, and `.env.example`, made from `results/cpu.json`, `models.json` and the settings.
 
 `python -m benchmarks.table` rewrites them.
 """
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import cpu_table
+from benchmarks import cpu_table, models_table
 
 if TYPE_CHECKING:
     from chatterbox_nb.settings import Setting
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 VRAM_BEGIN, VRAM_END = "<!-- memory: begin -->", "<!-- memory: end -->"
+MODELS_BEGIN, MODELS_END = "<!-- models: begin -->", "<!-- models: end -->"
 SETTINGS_BEGIN, SETTINGS_END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
@@ -76,11 +77,15 @@ def put(path: Path, begin: str, end: str, made: str) -> None:
 
 
 def rewrite() -> None:
-    """Puts the tables into README and docs/vram.md, and writes docs/measured.md and .env.example."""
+    """Puts the tables into README and docs/vram.md, and writes docs/measured.md, docs/models.md and .env.example."""
     results = json.loads(cpu_table.RESULTS.read_text())
     put(ROOT / "README.md", BEGIN, END, cpu_table.markdown(results))
     put(ROOT / "README.md", SETTINGS_BEGIN, SETTINGS_END, settings())
     put(ROOT / "docs" / "vram.md", VRAM_BEGIN, VRAM_END, cpu_table.by_component(results))
+    models = models_table.results()
+    put(ROOT / "README.md", MODELS_BEGIN, MODELS_END, models_table.short(models))
+    put(ROOT / "docs" / "vram.md", MODELS_BEGIN, MODELS_END, models_table.memory(models))
+    models_table.PAGE.write_text(models_table.page(models), encoding="utf-8")
     (ROOT / "docs" / "measured.md").write_text(cpu_table.measured(results), encoding="utf-8")
     (ROOT / ".env.example").write_text(env_example(), encoding="utf-8")
 

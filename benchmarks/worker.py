@@ -1,8 +1,9 @@
 """One side of a benchmark, in a process of its own: `python -m benchmarks.worker SIDE FOLDER` prints a line of JSON.
 
-Sides: `package`, and ours as `fp32`, `fp16`, `bf16`, `int8`, with a kernel behind a dash: `int8-dynamic`. The int8 form
-is kept on disk beside the folder; `int8-first` quantizes and writes it, and does no more. All others do the same work
-on the same files: load, warm up, speak so many tokens of one text, turn them into a mel, a wave, a marked wave.
+`--model` names a model of the catalog, whose files the folder has. Sides: `package`, and ours as `fp32`, `fp16`,
+`bf16`, `int8`, with a kernel behind a dash: `int8-dynamic`. The int8 form is kept on disk beside the folder;
+`int8-first` quantizes and writes it, and does no more. All others do the same work on the same files: load, warm up,
+speak so many tokens of one text, turn them into a mel, a wave, a marked wave.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import contextlib
 import io
 import json
 import shutil
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chatterbox_nb.audio import Clip
+    from chatterbox_nb.checkpoint.catalog import ModelSpec
     from chatterbox_nb.engine.model import Model
 
 TOKENS = 225  # 9 s of audio
@@ -31,8 +32,8 @@ TEXT = (
 )
 RATE = 24_000
 CLIP_SECONDS = 10.0
-_WARM_TEXT, _WARM_TOKENS, _WARM_CLIP_SECONDS = "Warm.", 8, 2.0
-_CODES = 6561  # speech tokens that stand for sound
+_WARM_TEXT, _WARM_TOKENS, WARM_CLIP_SECONDS = "Warm.", 8, 2.0
+CODES = 6561  # speech tokens that stand for sound
 Figures = dict[str, Any]
 
 
@@ -42,11 +43,12 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - started
 
 
-def run(side: str, folder: Path, tokens: int, with_voice: bool) -> Figures:
+def run(side: str, folder: Path, tokens: int, with_voice: bool, name: str = "english") -> Figures:
     """Everything about one side; memory is measured over the load and the take, before anything else is done."""
     import torch
 
-    from chatterbox_nb.checkpoint import reference
+    from benchmarks import package
+    from chatterbox_nb.checkpoint import catalog, reference
     from chatterbox_nb.usage import PeakMeter, process_bytes
 
     reference.import_package()
@@ -55,12 +57,13 @@ def run(side: str, folder: Path, tokens: int, with_voice: bool) -> Figures:
 
     after_imports = process_bytes()
     load, take, more = (
-        (_load_package, _package_take, _package_more) if side == "package" else (_load_ours, _our_take, _our_more)
+        (package.load, package.take, package.more) if side == "package" else (_load_ours, _our_take, _our_more)
     )
+    spec = catalog.spec(name)
     with torch.inference_mode():
         with PeakMeter() as meter:
             with PeakMeter() as loading:
-                (model, figures), load_seconds = timed(lambda: load(side, folder))
+                (model, figures), load_seconds = timed(lambda: load(spec, side, folder))
             figures["load_growth_bytes"] = process_bytes() - after_imports
             if side != "int8-first":
                 take(model, _WARM_TEXT, _WARM_TOKENS, True)
@@ -84,7 +87,7 @@ def _summed(figures: Figures) -> Figures:
     return {**figures, "total_seconds": total, "real_time_factor": total / figures["audio_seconds"]}
 
 
-def _rates(begun: float, stamps: list[float], ended: float) -> Figures:
+def rates(begun: float, stamps: list[float], ended: float) -> Figures:
     """Of the tokens of a take.
 
     Args:
@@ -112,87 +115,7 @@ def clip(seconds: float) -> Clip:
     return Clip((0.05 * voiced + 0.005 * noise).astype(np.float32), RATE)
 
 
-def _load_package(_: str, folder: Path) -> tuple[Any, Figures]:
-    from chatterbox.tts import ChatterboxTTS
-
-    model = ChatterboxTTS.from_local(folder, "cpu")
-    tensors = [
-        tensor
-        for part in (model.t3, model.s3gen, model.ve)
-        for tensor in (*part.parameters(), *part.buffers())
-    ]  # fmt: skip
-    every_token = (*model.t3.tfmr.layers.parameters(), *model.t3.speech_head.parameters())
-    return model, {"tensor_bytes": _bytes(tensors), "token_bytes": _bytes(every_token)}
-
-
-def _bytes(tensors: Any) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _package_take(model: Any, text: str, tokens: int, short: bool) -> Figures:
-    """As its `generate`, a stage at a time. Short: a second of the reference."""
-    import numpy as np
-    import torch
-    from chatterbox.tts import punc_norm
-
-    ids = model.tokenizer.text_to_tokens(punc_norm(text))
-    ids = torch.nn.functional.pad(torch.nn.functional.pad(ids, (1, 0), value=255), (0, 1), value=0)
-    torch.manual_seed(0)
-    with _package_stamps() as stamps:
-        begun = time.perf_counter()
-        found = model.t3.inference(
-            t3_cond=model.conds.t3, text_tokens=torch.cat([ids, ids]), max_new_tokens=tokens,
-            temperature=0.8, cfg_weight=0.5, repetition_penalty=1.2, min_p=0.05, top_p=1.0,
-        )[0]  # fmt: skip
-        ended = time.perf_counter()
-    figures = _rates(begun, stamps[: len(found)], ended)
-    voice = dict(model.conds.gen)
-    if short:
-        voice["prompt_token"], voice["prompt_feat"] = voice["prompt_token"][:, :25], voice["prompt_feat"][:, :50]
-        voice["prompt_token_len"] = torch.full_like(voice["prompt_token_len"], 25)
-    spoken = found[found < _CODES]
-    mel, mel_seconds = timed(lambda: model.s3gen.flow_inference(spoken, ref_dict=voice, finalize=True))
-    (wave, _), wave_seconds = timed(lambda: model.s3gen.hift_inference(mel, None))
-    samples = wave[0].numpy().astype(np.float32)
-    _, watermark_seconds = timed(lambda: model.watermarker.apply_watermark(samples, sample_rate=RATE))
-    figures["seconds"] |= {"mel": mel_seconds, "wave": wave_seconds, "watermark": watermark_seconds}
-    return {**figures, "audio_seconds": len(samples) / RATE}
-
-
-@contextlib.contextmanager
-def _package_stamps() -> Iterator[list[float]]:
-    """When each of the package's steps was done. It makes one after its last token that nothing comes of."""
-    from chatterbox.models.t3.t3 import T3HuggingfaceBackend as Backend
-
-    stamps: list[float] = []
-    forward = Backend.forward
-
-    def stamped(*arguments: Any, **options: Any) -> Any:
-        found = forward(*arguments, **options)
-        stamps.append(time.perf_counter())
-        return found
-
-    Backend.forward = stamped
-    try:
-        yield stamps
-    finally:
-        Backend.forward = forward
-
-
-def _package_more(model: Any, _: Figures, __: int, with_voice: bool) -> Figures:
-    import soundfile
-
-    if not with_voice:
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        for seconds in (_WARM_CLIP_SECONDS, CLIP_SECONDS):
-            path = Path(folder) / "clip.wav"
-            soundfile.write(path, clip(seconds).samples, RATE)
-            _, taken = timed(lambda path=path: model.prepare_conditionals(path))
-    return {"voice": {"prepare": taken, "total": taken}}
-
-
-def _load_ours(side: str, folder: Path) -> tuple[Model, Figures]:
+def _load_ours(spec: ModelSpec, side: str, folder: Path) -> tuple[Model, Figures]:
     from chatterbox_nb.checkpoint import source
     from chatterbox_nb.checkpoint.cache import QuantizedCache
     from chatterbox_nb.engine import model as engine
@@ -200,11 +123,11 @@ def _load_ours(side: str, folder: Path) -> tuple[Model, Figures]:
     from chatterbox_nb.usage import release
 
     precision, _, kernel = side.partition("-")
-    kept = folder.parent / "quantized"
+    kept = folder.parent / f"quantized-{spec.name}"
     if kernel == "first":
         shutil.rmtree(kept, ignore_errors=True)
         kernel = ""
-    spec, files = source.find("english", folder)
+    spec, files = source.find(spec.name, folder)
     cache = QuantizedCache(kept) if precision == "int8" else None
     model = engine.load(spec, files, precision, device.facts("cpu"), kernel or "auto", cache=cache)
     release()
@@ -248,7 +171,9 @@ def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
     ids = model.text_ids(text)
     begun = time.perf_counter()
     prefix = decode.prefill(model.t3, voice.speaker, voice.t3_prompt, 0.5)
-    with decode.Decoding(model.t3, prefix, Sampling()) as decoding:
+    own = {name: value for name, value in spec.defaults.items() if name in Sampling.__dataclass_fields__}
+    sampling = Sampling(**own, penalty_last=spec.t3.gpt2)  # type: ignore[arg-type]
+    with decode.Decoding(model.t3, prefix, sampling) as decoding:
         line = decoding.begin(ids, noise, tokens, tokens)
         stamps = [time.perf_counter()]
         while line.finish is None:
@@ -256,24 +181,24 @@ def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
             stamps.append(time.perf_counter())
     ended = time.perf_counter()
     spoken = decode.audible(tuple(line.tokens), spec.s3gen.codes)
-    found = torch.tensor([spoken])
+    found = torch.tensor([spoken + spec.closing_tokens])
     mel, mel_seconds = timed(lambda: flow.tokens_to_mel(model.flow, found, voice, noise, steps))
     wave, wave_seconds = timed(lambda: vocoder.mel_to_wave(model.vocoder, mel, noise))
     _, watermark_seconds = timed(lambda: model.watermarker.apply(wave.numpy(), spec.sample_rate))
-    figures = _rates(begun, stamps[:-1], ended)
+    figures = rates(begun, stamps[:-1], ended)
     figures["seconds"] |= {"mel": mel_seconds, "wave": wave_seconds, "watermark": watermark_seconds}
     figures |= {"cfm_steps": steps, "reference_seconds": voice.seconds}
     return {**figures, "audio_seconds": len(wave) / spec.sample_rate, "spoken": spoken}
 
 
 def _our_more(model: Model, figures: Figures, tokens: int, with_voice: bool) -> Figures:
-    if figures["side"] != "int8":
+    if figures["side"] != "int8" or model.spec.name != "english":
         return {}
     from benchmarks import extras
 
     found = extras.measure(model, TEXT, figures, tokens)
     if with_voice:
-        extras.prepared(model, clip(_WARM_CLIP_SECONDS))
+        extras.prepared(model, clip(WARM_CLIP_SECONDS))
         found["voice"] = extras.prepared(model, clip(CLIP_SECONDS))
     return found
 
@@ -283,12 +208,13 @@ def main() -> None:
     arguments.add_argument("side")
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("--tokens", type=int, default=TOKENS, help="speech tokens of the take")
+    arguments.add_argument("--model", default="english", help="of the catalog")
     arguments.add_argument("--voice", action="store_true", help="prepare a voice, too")
     asked = arguments.parse_args()
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         with contextlib.redirect_stdout(io.StringIO()):
-            measured = run(asked.side, asked.folder, asked.tokens, asked.voice)
+            measured = run(asked.side, asked.folder, asked.tokens, asked.voice, asked.model)
     print(json.dumps(measured))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from benchmarks import classroom_table, cpu_table, gpu_table, panels, table
+from benchmarks import classroom_table, cpu_table, gpu_table, models_table, panels, table
 from chatterbox_nb import settings
 from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.notebook.arguments import PARSERS
@@ -54,6 +54,21 @@ def test_the_measured_table_is_made_from_the_results() -> None:
 def test_the_measured_page_is_made_from_the_results() -> None:
     results = json.loads(cpu_table.RESULTS.read_text())
     assert (ROOT / "docs" / "measured.md").read_text(encoding="utf-8") == cpu_table.measured(results)
+
+
+def test_the_tables_and_the_page_of_all_models_are_made_from_the_results() -> None:
+    results = models_table.results()
+    assert between(table.MODELS_BEGIN, table.MODELS_END) == models_table.short(results)
+    assert models_table.PAGE.read_text(encoding="utf-8") == models_table.page(results)
+    guide = (ROOT / "docs" / "vram.md").read_text(encoding="utf-8")
+    assert guide.split(table.MODELS_BEGIN)[1].split(table.MODELS_END)[0].strip() == models_table.memory(results)
+
+
+def test_turbo_and_nano_at_int8_meet_their_targets_by_counted_bytes() -> None:
+    results = models_table.results()
+    small = {name: results[name]["sides"]["int8"]["tensor_bytes"] for name in ("turbo", "nano")}
+    assert small["turbo"] <= 620_000_000
+    assert small["nano"] <= 470_000_000
 
 
 def test_what_panels_cost_is_made_from_the_results() -> None:
