@@ -74,10 +74,13 @@ class _Tensor(NamedTuple):
     stride: Any
 
 
-class _Reader(pickle.Unpickler):
-    """Unpickles a state dict with `_Tensor`s for tensors, and nothing else."""
+class _Reader(pickle._Unpickler):
+    """Unpickles a state dict with `_Tensor`s for tensors, and nothing else.
 
-    def __init__(self, file: io.BufferedIOBase) -> None:
+    It is the one in Python: that in C makes as much room as a file claims that it needs.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, torch.dtype] = {}
         # Methods of this reader, and no functions or classes: a pickle can set attributes of what it is given.
@@ -173,7 +176,7 @@ def _record(file: BinaryIO, info: zipfile.ZipInfo) -> tuple[int, int]:
     return info.header_offset + _LOCAL_HEADER_BYTES + name_length + padding, info.file_size
 
 
-def _read_old(file: io.BufferedReader) -> tuple[Any, _Records]:
+def _read_old(file: BinaryIO) -> tuple[Any, _Records]:
     """The older form: a magic number, a version, the machine, the state dict, the storages' keys, then the storages."""
     magic, _version, machine = (_Reader(file).load() for _ in range(3))
     if magic != _OLD_MAGIC:
@@ -196,14 +199,16 @@ def _state_dict(root: Any) -> Mapping[Any, Any]:
             root = root[key]
             root = root[0] if isinstance(root, list) else root
     if not isinstance(root, dict):
-        raise ValueError(f"it holds a {type(root).__name__} and no tensors by name")
+        raise ValueError(f"it holds {_kind(root)} and no tensors by name")
     return root
 
 
 def _place(name: Any, tensor: Any, records: _Records) -> Place:
     """Where a tensor lies, once what the pickle says of it is found to be possible."""
-    if not isinstance(name, str) or not isinstance(tensor, _Tensor) or not isinstance(tensor.storage, _Storage):
-        raise ValueError(f"'{name}' is a {type(tensor).__name__.strip('_')} and no tensor")
+    if not isinstance(name, str):
+        raise ValueError(f"a name in it is {_kind(name)} and no text")
+    if not isinstance(tensor, _Tensor) or not isinstance(tensor.storage, _Storage):
+        raise ValueError(f"'{name}' holds {_kind(tensor)} and no tensor")
     (dtype, key), shape, stride = tensor.storage, tuple(tensor.shape), tuple(tensor.stride)
     if not all(type(count) is int and count >= 0 for count in (tensor.offset, *shape, *stride)):
         raise ValueError(f"'{name}' has the shape {list(shape)} and the strides {list(stride)}")
@@ -214,3 +219,7 @@ def _place(name: Any, tensor: Any, records: _Records) -> Place:
     if (tensor.offset + place.numbers) * dtype.itemsize > length:
         raise ValueError(f"'{name}' is {list(shape)} and lies in {length} bytes, so its end is missing")
     return place
+
+
+def _kind(value: Any) -> str:
+    return "one tensor" if isinstance(value, _Tensor) else f"the type {type(value).__name__}"
