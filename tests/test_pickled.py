@@ -306,8 +306,12 @@ def load(folder: Path, precision: str, cache: QuantizedCache | None = None) -> M
     return engine.load(spec, files, precision, HERE, cache=cache)
 
 
-def test_weights_from_either_make_the_same_model_and_report(tiny: Model, twin: Path) -> None:
-    model = load(twin, "fp32")
+@pytest.fixture(scope="module")
+def model(twin: Path) -> Model:
+    return load(twin, "fp32")
+
+
+def test_weights_from_either_make_the_same_model_and_report(tiny: Model, model: Model, twin: Path) -> None:
     assert model.files.path("s3gen").name == "s3gen.pt"
     for component, module in tiny.modules().items():
         theirs = tensors_of(model.modules()[component])
@@ -318,8 +322,8 @@ def test_weights_from_either_make_the_same_model_and_report(tiny: Model, twin: P
     assert model.report.source == str(twin)
 
 
-def test_encoders_from_either_are_the_same(tiny: Model, twin: Path) -> None:
-    mine, theirs = (model.read_encoders().modules() for model in (tiny, load(twin, "fp32")))
+def test_encoders_from_either_are_the_same(tiny: Model, model: Model) -> None:
+    mine, theirs = tiny.read_encoders().modules(), model.read_encoders().modules()
     for component, module in mine.items():
         found = tensors_of(theirs[component])
         assert all(torch.equal(tensor, found[name]) for name, tensor in tensors_of(module).items())

@@ -108,10 +108,12 @@ class _Place:
         Raises:
             SourceError: a file is missing that has to be here, or the hub was needed and cannot be asked.
         """
+        from huggingface_hub.file_download import repo_folder_name
+
         hf = self.hf
         _ask(lambda: hf.utils.validate_repo_id(repo), repo)
         spare = {file.role for file in files if file.role in OPTIONAL_ROLES or file.repo not in (None, repo)}
-        part = _Part(repo, self.cache / hf.file_download.repo_folder_name(repo_id=repo, repo_type="model"), {})
+        part = _Part(repo, self.cache / repo_folder_name(repo_id=repo, repo_type="model"), {})
         part.paths, unknown = self._cached(repo, files, spare, "main")
         if not unknown:
             return part
@@ -174,8 +176,7 @@ def _download(place: _Place, parts: list[_Part], observer: Observer, cancel: Can
     fetched = [part for part in asked if part.absent]
     total = sum(part.total_bytes for part in fetched)
     if fetched:
-        repos = " and ".join(part.repo for part in fetched)
-        _check_disk(place.cache, total - sum(part.held_bytes for part in fetched), repos)
+        _check_disk(place.cache, fetched)
         announced = (
             f"{part.repo}, {part.total_bytes / 1e9:.2f} GB, licence {part.licence or 'unknown'}" for part in fetched
         )
@@ -228,13 +229,15 @@ def _licence_warnings(part: _Part, spec: ModelSpec) -> tuple[str, ...]:
     return (f"{part.repo} is under the licence '{named}', not {spec.licence}. Check that you may use it.",)
 
 
-def _check_disk(cache_dir: Path, total: int, repos: str) -> None:
+def _check_disk(cache_dir: Path, parts: list[_Part]) -> None:
+    total = sum(part.total_bytes - part.held_bytes for part in parts)
     place = next(folder for folder in (cache_dir, *cache_dir.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     if free < total + _SPARE_DISK_BYTES:
+        need = "needs" if len(parts) == 1 else "together need"
         raise SourceError(
-            f"{repos} needs {total / 1e9:.2f} GB on disk and {place} has {free / 1e9:.2f} GB free. "
-            "Free some, or set MODEL_CACHE_DIR to a larger disk."
+            f"{' and '.join(part.repo for part in parts)} {need} {total / 1e9:.2f} GB on disk and {place} has "
+            f"{free / 1e9:.2f} GB free. Free some, or set MODEL_CACHE_DIR to a larger disk."
         )
 
 
