@@ -13,10 +13,17 @@ import gzip
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
 
 _BLOCK = 1 << 16
 
@@ -121,9 +128,37 @@ class LocalHub:
     def url(self) -> str:
         return f"http://{self.host}:{self._server.server_port}"
 
-    def downloads(self, file: str) -> list[Request]:
-        """The GETs of a file."""
-        return [request for request in self.requests if request.method == "GET" and request.file == file]
+    def downloads(self, file: str, repo: str = "") -> list[Request]:
+        """The GETs of a file, from one repo or any."""
+        return [
+            request
+            for request in self.requests
+            if request.method == "GET" and request.file == file and request.path.startswith(f"/{repo}")
+        ]
+
+    def listings(self, repo: str) -> list[Request]:
+        """What was asked about a repo as a whole."""
+        return [request for request in self.requests if request.path.startswith(f"/api/models/{repo}")]
+
+
+@contextmanager
+def connected(server: LocalHub, patch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
+    """The hub's client speaks to the local server, and knows no token. It read its settings when it was imported."""
+    huggingface_hub.close_session()
+    set_endpoint(server.url, patch)
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)  # the tests' conftest sets it
+    patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    patch.setattr(constants, "HF_HUB_CACHE", str(folder / "the hub's own cache"))
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
+        patch.delenv(variable, raising=False)
+    patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    yield
+    huggingface_hub.close_session()
+
+
+def set_endpoint(url: str, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(constants, "ENDPOINT", url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 def etag(content: bytes) -> str:

@@ -16,7 +16,7 @@ import huggingface_hub
 import pytest
 from filelock import FileLock
 from huggingface_hub import constants
-from local_hub import LocalHub, Repo, etag
+from local_hub import LocalHub, Repo, connected, etag, set_endpoint
 
 from chatterbox_nb import events
 from chatterbox_nb.checkpoint import catalog, hub, source
@@ -48,17 +48,8 @@ def server(contents: dict[str, bytes]) -> Iterator[LocalHub]:
 
 @pytest.fixture(autouse=True)
 def online(server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The hub's client speaks to the local server, and knows no token. It read its settings when it was imported."""
-    huggingface_hub.close_session()
-    set_endpoint(server.url, monkeypatch)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the tests' conftest sets it
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "the hub's own cache"))
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    yield
-    huggingface_hub.close_session()
+    with connected(server, monkeypatch, tmp_path):
+        yield
 
 
 @pytest.fixture
@@ -72,11 +63,6 @@ def nobody() -> Iterator[str]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
-
-
-def set_endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 def fetch(

@@ -172,3 +172,23 @@ def test_every_refusal_is_one_of_ours(where: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TTSError):
         source.find("demo", where, cache=tmp_path / "cache")
+
+
+# Weights as .pt
+
+
+def test_in_a_folder_weights_may_be_pt_where_there_is_no_safetensors_file(folder: Path) -> None:
+    (folder / "ve.safetensors").rename(folder / "ve.pt")
+    (folder / "s3gen.pt").touch()
+    paths = source.find("english", folder)[1].paths
+    assert (paths["voice_encoder"].name, paths["s3gen"].name) == ("ve.pt", "s3gen.safetensors")
+
+
+def test_only_weights_have_a_second_name() -> None:
+    assert {file.name: file.names[1:] for file in ENGLISH.files} == {
+        "t3_cfg.safetensors": ("t3_cfg.pt",),
+        "s3gen.safetensors": ("s3gen.pt",),
+        "ve.safetensors": ("ve.pt",),
+        "tokenizer.json": (),
+        "conds.pt": (),
+    }

@@ -150,6 +150,12 @@ class FileSpec:
     bytes: int | None = None
     repo: str | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called, the best first: the package publishes the same weights as `.pt`."""
+        stem, dot, kind = self.name.rpartition(".")
+        return (self.name, f"{stem}.pt") if dot and kind == "safetensors" else (self.name,)
+
 
 @dataclass(frozen=True)
 class ModelSpec:

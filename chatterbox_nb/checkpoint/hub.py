@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,73 +28,165 @@ _PATIENCE_SECONDS = 30.0  # for an answer, and between two pieces of one
 def fetch(
     spec: ModelSpec, repo: str, cache: Path | None, token: str | None, observer: Observer, cancel: CancelToken | None
 ) -> Files:
-    """The files of a repo, from the cache or the network; all of one commit.
+    """The files of a model, from the cache or the network; those of one repo all of one commit.
+
+    Args:
+        repo: the model's own, or another: then files that the spec has elsewhere come from there only where this repo
+            does not have them.
 
     Raises:
         SourceError: offline, no such repo, no access, a file missing, no room, or a download that broke.
     """
     import huggingface_hub as hf
 
-    _ask(lambda: hf.utils.validate_repo_id(repo), repo)
-    cache_dir = Path(cache or hf.constants.HF_HUB_CACHE)
-    paths, absent = _cached(hf, spec, repo, cache_dir, "main")
-    if not absent:
-        return _files(repo, paths, ())
-    lacking = [file.name for file in absent if file.role not in OPTIONAL_ROLES]
-    try:
-        if hf.constants.HF_HUB_OFFLINE:
-            raise SourceError(
-                f"HF_HUB_OFFLINE is set and {cache_dir} lacks {', '.join(lacking)} of {repo}. Unset it and load once "
-                f"with a network, or name a folder: %tts_load {spec.name} --source FOLDER"
-            )
-        api = hf.HfApi(token=token)
-        info = _ask(lambda: api.model_info(repo, files_metadata=True, timeout=_PATIENCE_SECONDS), repo)
-    except SourceError:
-        if lacking:
-            raise
-        return _files(repo, paths, ())  # only what can be done without was never fetched
-    folder = cache_dir / hf.file_download.repo_folder_name(repo_id=repo, repo_type="model")
-    # The repo may have moved on since a part of it was cached: all files are taken from one commit.
-    paths, absent = _cached(hf, spec, repo, cache_dir, info.sha)
-    entries = {entry.rfilename: entry for entry in info.siblings or ()}
-    for file in [file for file in absent if file.name not in entries]:
-        if file.role not in OPTIONAL_ROLES:
-            raise SourceError(
-                f"{repo} has no {file.name}, which {spec.name} needs. Is it the right repo for this model?"
-            )
-        _touch(folder / ".no_exist" / info.sha / file.name)  # where the hub's cache notes it, so that nobody asks again
-        absent.remove(file)
-    warnings = _licence_warnings(info, spec, repo)
-    total = sum(entries[file.name].size or 0 for file in absent)
-    if absent:
-        held = sum(_held_bytes(folder / "blobs", entries[file.name]) for file in absent)
-        _check_disk(cache_dir, total - held, repo)
-        licence = getattr(info.card_data, "license", None) or "unknown"
-        observer(Progress("download", 0, total, detail=f"{repo}, {total / 1e9:.2f} GB, licence {licence}"))
-    download = _Download(hf, repo, info.sha, folder, token, total, observer, cancel)
-    for file in absent:
-        paths[file.role] = download.fetch(file, cache_dir)
-    _remember_main(folder, info.sha)
-    return _files(repo, paths, warnings)
-
-
-def _cached(
-    hf: Any, spec: ModelSpec, repo: str, cache_dir: Path, revision: str
-) -> tuple[dict[str, Path], list[FileSpec]]:
-    """What the cache has of a revision, role → file, and the files it cannot tell of."""
-    paths: dict[str, Path] = {}
-    absent: list[FileSpec] = []
+    place = _Place(hf, spec, Path(cache or hf.constants.HF_HUB_CACHE), token)
+    named = repo != spec.repo
+    parts = [place.look(repo, [file for file in spec.files if named or file.repo in (None, repo)])]
+    elsewhere: dict[str, list[FileSpec]] = {}
     for file in spec.files:
-        found = hf.try_to_load_from_cache(repo, file.name, cache_dir=cache_dir, revision=revision)
-        if isinstance(found, str):
-            paths[file.role] = Path(found)
-        elif found is None or file.role not in OPTIONAL_ROLES:  # the cache also knows what a repo does not have
-            absent.append(file)
-    return paths, absent
-
-
-def _files(repo: str, paths: dict[str, Path], warnings: tuple[str, ...]) -> Files:
+        if file.repo not in (None, repo) and file.role not in parts[0].roles:
+            elsewhere.setdefault(file.repo, []).append(file)
+    parts += [place.look(other, files) for other, files in elsewhere.items()]
+    _download(place, parts, observer, cancel)
+    paths = {role: path for part in parts for role, path in part.paths.items()}
+    warnings = tuple(warning for part in parts for warning in _licence_warnings(part, spec))
     return Files(f"{repo}@{paths['t3'].parent.name[:7]}", paths, warnings)
+
+
+@dataclass
+class _Part:
+    """What one repo has of a model, of one commit.
+
+    Args:
+        folder: the repo's, in the cache.
+        paths: role → a file that is in the cache.
+        absent: those that are not and can be fetched, by the names the repo has them under.
+        info: what the hub says of the repo, where it was asked.
+    """
+
+    repo: str
+    folder: Path
+    paths: dict[str, Path]
+    absent: list[FileSpec] = field(default_factory=list)
+    info: Any = None
+
+    @property
+    def roles(self) -> set[str]:
+        return {*self.paths, *(file.role for file in self.absent)}
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        return {entry.rfilename: entry for entry in self.info.siblings or ()}
+
+    @property
+    def licence(self) -> str | None:
+        return getattr(self.info.card_data, "license", None)
+
+    @property
+    def total_bytes(self) -> int:
+        """Of what is to be fetched."""
+        return sum(self.entries[file.name].size or 0 for file in self.absent)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of that, what is on the disk already."""
+        return sum(_held_bytes(self.folder / "blobs", self.entries[file.name]) for file in self.absent)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A cache and the hub behind it, where the files of a model are looked for."""
+
+    hf: Any
+    spec: ModelSpec
+    cache: Path
+    token: str | None
+
+    def look(self, repo: str, files: list[FileSpec]) -> _Part:
+        """What a repo has of these files. The hub is asked only for what the cache cannot tell.
+
+        Raises:
+            SourceError: a file is missing that has to be here, or the hub was needed and cannot be asked.
+        """
+        from huggingface_hub.file_download import repo_folder_name
+
+        hf = self.hf
+        _ask(lambda: hf.utils.validate_repo_id(repo), repo)
+        spare = {file.role for file in files if file.role in OPTIONAL_ROLES or file.repo not in (None, repo)}
+        part = _Part(repo, self.cache / repo_folder_name(repo_id=repo, repo_type="model"), {})
+        part.paths, unknown = self._cached(repo, files, spare, "main")
+        if not unknown:
+            return part
+        lacking = [file.name for file in unknown if file.role not in spare]
+        try:
+            if hf.constants.HF_HUB_OFFLINE:
+                raise SourceError(
+                    f"HF_HUB_OFFLINE is set and {self.cache} lacks {', '.join(lacking)} of {repo}. Unset it and load "
+                    f"once with a network, or name a folder: %tts_load {self.spec.name} --source FOLDER"
+                )
+            api = hf.HfApi(token=self.token)
+            part.info = _ask(lambda: api.model_info(repo, files_metadata=True, timeout=_PATIENCE_SECONDS), repo)
+        except SourceError:
+            if lacking:
+                raise
+            return part  # only what can be done without, or may be elsewhere, was never fetched
+        # The repo may have moved on since a part of it was cached: all files are taken from one commit.
+        part.paths, unknown = self._cached(repo, files, spare, part.info.sha)
+        for file in unknown:
+            name = next((name for name in file.names if name in part.entries), None)
+            if name is not None:
+                part.absent.append(replace(file, name=name))
+            elif file.role not in spare:
+                raise SourceError(self._lacks(repo, file))
+            else:  # noted where the hub's cache notes it, so that nobody asks again
+                for name in file.names:
+                    _touch(part.folder / ".no_exist" / part.info.sha / name)
+        return part
+
+    def _cached(
+        self, repo: str, files: list[FileSpec], spare: set[str], revision: str
+    ) -> tuple[dict[str, Path], list[FileSpec]]:
+        """What the cache has of a revision, role → file, and the files it cannot tell of."""
+        paths: dict[str, Path] = {}
+        unknown: list[FileSpec] = []
+        for file in files:
+            found = [
+                self.hf.try_to_load_from_cache(repo, name, cache_dir=self.cache, revision=revision)
+                for name in file.names
+            ]
+            path = next((entry for entry in found if isinstance(entry, str)), None)
+            if path is not None:
+                paths[file.role] = Path(path)
+            elif None in found or file.role not in spare:  # the cache also knows what a repo does not have
+                unknown.append(file)
+        return paths, unknown
+
+    def _lacks(self, repo: str, file: FileSpec) -> str:
+        if file.repo is None:
+            return f"{repo} has no {file.name}, which {self.spec.name} needs. Is it the right repo for this model?"
+        return (
+            f"{repo} has no {file.name}, which {self.spec.name} takes from there. Put it into a folder with the other "
+            f"files: %tts_load {self.spec.name} --source FOLDER"
+        )
+
+
+def _download(place: _Place, parts: list[_Part], observer: Observer, cancel: CancelToken | None) -> None:
+    """Fetches what is absent, of all repos as one download, into the parts' paths."""
+    asked = [part for part in parts if part.info is not None]
+    fetched = [part for part in asked if part.absent]
+    total = sum(part.total_bytes for part in fetched)
+    if fetched:
+        _check_disk(place.cache, fetched)
+        announced = (
+            f"{part.repo}, {part.total_bytes / 1e9:.2f} GB, licence {part.licence or 'unknown'}" for part in fetched
+        )
+        observer(Progress("download", 0, total, detail="; ".join(announced)))
+    download = _Download(place, total, observer, cancel)
+    for part in fetched:
+        for file in part.absent:
+            part.paths[file.role] = download.fetch(part, file)
+    for part in asked:
+        _remember_main(part.folder, part.info.sha)
 
 
 def _ask(call: Any, repo: str) -> Any:
@@ -129,20 +221,23 @@ def _ask(call: Any, repo: str) -> Any:
     raise SourceError(problem)
 
 
-def _licence_warnings(info: Any, spec: ModelSpec, repo: str) -> tuple[str, ...]:
-    licence = getattr(info.card_data, "license", None)
-    if licence == spec.licence:
+def _licence_warnings(part: _Part, spec: ModelSpec) -> tuple[str, ...]:
+    """Told where the hub was asked, and of a repo that something is taken from."""
+    if part.info is None or part.licence == spec.licence or not part.paths:
         return ()
-    return (f"{repo} is under the licence '{licence or 'none named'}', not {spec.licence}. Check that you may use it.",)
+    named = part.licence or "none named"
+    return (f"{part.repo} is under the licence '{named}', not {spec.licence}. Check that you may use it.",)
 
 
-def _check_disk(cache_dir: Path, total: int, repo: str) -> None:
+def _check_disk(cache_dir: Path, parts: list[_Part]) -> None:
+    total = sum(part.total_bytes - part.held_bytes for part in parts)
     place = next(folder for folder in (cache_dir, *cache_dir.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     if free < total + _SPARE_DISK_BYTES:
+        need = "needs" if len(parts) == 1 else "together need"
         raise SourceError(
-            f"{repo} needs {total / 1e9:.2f} GB on disk and {place} has {free / 1e9:.2f} GB free. "
-            "Free some, or set MODEL_CACHE_DIR to a larger disk."
+            f"{' and '.join(part.repo for part in parts)} {need} {total / 1e9:.2f} GB on disk and {place} has "
+            f"{free / 1e9:.2f} GB free. Free some, or set MODEL_CACHE_DIR to a larger disk."
         )
 
 
@@ -168,11 +263,7 @@ def _touch(path: Path) -> None:
 class _Download:
     """Fetches files into the hub's cache, and tells of all of them together."""
 
-    hf: Any
-    repo: str
-    revision: str
-    folder: Path  # the repo's, in the cache
-    token: str | None
+    place: _Place
     total: int
     observer: Observer
     cancel: CancelToken | None
@@ -182,32 +273,30 @@ class _Download:
         done = self.done + more
         self.observer(Progress("download", done, self.total, fraction=done / max(1, self.total), detail=file.name))
 
-    def fetch(self, file: FileSpec, cache_dir: Path) -> Path:
+    def fetch(self, part: _Part, file: FileSpec) -> Path:
         """One file: its bytes to where the cache looks for them, then the cache's own link to them."""
         from filelock import FileLock
 
-        hf = self.hf
-        url = hf.hf_hub_url(self.repo, file.name, revision=self.revision)
-        meta = _ask(lambda: hf.get_hf_file_metadata(url, token=self.token), self.repo)
+        hf, token, repo, revision = self.place.hf, self.place.token, part.repo, part.info.sha
+        url = hf.hf_hub_url(repo, file.name, revision=revision)
+        meta = _ask(lambda: hf.get_hf_file_metadata(url, token=token), repo)
         if meta.etag is None or meta.size is None:
-            raise SourceError(f"What answered for {self.repo} tells no size or ETag of {file.name}. Check HF_ENDPOINT.")
-        blob = self.folder / "blobs" / meta.etag
-        part = blob.with_name(f"{meta.etag}.part")
+            raise SourceError(f"What answered for {repo} tells no size or ETag of {file.name}. Check HF_ENDPOINT.")
+        blob = part.folder / "blobs" / meta.etag
+        begun = blob.with_name(f"{meta.etag}.part")
         lock = blob.with_name(f"{meta.etag}.part.lock")
         _touch(lock)
         with FileLock(lock):  # of two kernels, the second finds what the first fetched
             if blob.exists():
-                part.unlink(missing_ok=True)
+                begun.unlink(missing_ok=True)
             else:
-                _touch(part)  # not before: what the first fetched may have been wrong, and deleted
-                self._fill(part, meta, file)
-                _verify(part, meta, file)
-                part.rename(blob)
+                _touch(begun)  # not before: what the first fetched may have been wrong, and deleted
+                self._fill(begun, meta, file)
+                _verify(begun, meta, file)
+                begun.rename(blob)
         path = _ask(
-            lambda: hf.hf_hub_download(
-                self.repo, file.name, revision=self.revision, cache_dir=cache_dir, token=self.token
-            ),
-            self.repo,
+            lambda: hf.hf_hub_download(repo, file.name, revision=revision, cache_dir=self.place.cache, token=token),
+            repo,
         )
         self.done += meta.size
         self.tell(file)
@@ -238,8 +327,8 @@ class _Download:
         if have:
             headers["Range"] = f"bytes={have}-"
         # A token is for the hub alone.
-        if urlsplit(meta.location).netloc == urlsplit(self.hf.constants.ENDPOINT).netloc:
-            headers |= self.hf.utils.build_hf_headers(token=self.token)
+        if urlsplit(meta.location).netloc == urlsplit(self.place.hf.constants.ENDPOINT).netloc:
+            headers |= self.place.hf.utils.build_hf_headers(token=self.place.token)
         problem = ""
         try:
             with httpx.stream(

@@ -1,6 +1,7 @@
 """Where a checkpoint's files are: embedded in the package, in a folder, in the hub's cache, or fetched from the hub.
 
 Checked before anything is loaded: that every file is there. That each is whole, `tensorfile` and the hub check.
+Weights may lie as `NAME.pt` where `NAME.safetensors` is absent.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def find(
 
     Args:
         model: a name of the catalog.
-        source: a folder, a hub repo `owner/name`, or None for the model's own.
+        source: a folder, which must have every file, or a hub repo `owner/name`, or None for the model's own repo. A
+            file that the spec has in another repo comes from there, unless the named repo has it.
         cache: where downloads are kept; the hub's own cache if None.
         token: for private repos; otherwise the one `hf auth login` stored.
         observer, cancel: told of a download; may stop it.
@@ -103,13 +105,14 @@ def in_folder(spec: ModelSpec, folder: Path, origin: str) -> Files:
     """
     paths = {}
     for file in spec.files:
-        path = folder / file.name
-        if path.is_file():
+        path = next((folder / name for name in file.names if (folder / name).is_file()), None)
+        if path is not None:
             paths[file.role] = path
         elif file.role not in OPTIONAL_ROLES:
             there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+            elsewhere = f" from {file.repo}" if file.repo else ""
             raise SourceError(
-                f"{folder} has no {file.name}, which {spec.name} needs.{nearest(file.name, there)} "
+                f"{folder} has no {file.name}, which {spec.name} needs{elsewhere}.{nearest(file.name, there)} "
                 f"Needed: {', '.join(entry.name for entry in spec.files)}."
             )
     return Files(origin, paths)

@@ -1,4 +1,4 @@
-"""A safetensors file, checked before it is trusted and read one tensor at a time.
+"""A file of tensors, safetensors or a `.pt`, checked before it is trusted and read one tensor at a time.
 
 `safetensors` maps the whole file, and every page it touches stays counted as this process's memory while the map
 lives. `read` reads bytes straight into the tensor that keeps them, so that a load peaks one tensor above what stays.
@@ -18,6 +18,7 @@ import mmap
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -25,6 +26,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from chatterbox_nb.checkpoint import pickled
 from chatterbox_nb.errors import SourceError, TensorError, nearest
 from chatterbox_nb.precision import huge
 
@@ -80,7 +82,7 @@ class TensorFile:
     def __init__(self, path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> None:
         self.path = path
         self._on_bytes = on_bytes
-        self.entries, self._shared, self.metadata = _read_header(path)
+        self.entries, self._shared, self.metadata = self._header()
         self._file: BinaryIO = path.open("rb", buffering=0)
         self._map: mmap.mmap | None = None
 
@@ -91,6 +93,9 @@ class TensorFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+    def _header(self) -> tuple[dict[str, Entry], dict[str, _Shared], dict[str, str]]:
+        return _read_header(self.path)
 
     def view(self, name: str) -> Tensor:
         """One tensor, mapped: every process that views it shares its memory, until one writes to it.
@@ -110,24 +115,66 @@ class TensorFile:
 
     def read(self, name: str) -> Tensor:
         """One tensor, in the file's dtype, in memory of its own."""
-        shared = self._shared.get(name)
-        tensor = self._read(name, shared.stored if shared else self.entries[name])
-        if shared:
-            tensor = tensor.index_select(0, shared.rows)
+        tensor = self._read(name)
         if self._on_bytes is not None:
             self._on_bytes(_data(tensor))
         return tensor
 
-    def _read(self, name: str, entry: Entry) -> Tensor:
+    def _read(self, name: str) -> Tensor:
+        shared = self._shared.get(name)
+        if shared is None:
+            return self._stretch(name, self.entries[name])
+        return self._stretch(name, shared.stored).index_select(0, shared.rows)
+
+    def _stretch(self, name: str, entry: Entry) -> Tensor:
         raw = torch.empty(entry.length, dtype=torch.uint8)
         if not _read_into(self._file, entry, raw):
             raise SourceError(f"{self.path} ended while '{name}' was read. Delete it and load again.")
         return raw.view(entry.dtype).view(entry.shape)
 
 
+class PickledFile(TensorFile):
+    """A `.pt` of `torch.save`, opened for reading as a safetensors file is.
+
+    Its entries are those of a safetensors file with the same tensors. So they are read in the same order from either,
+    and the weights' hash is the same.
+
+    Raises:
+        SourceError: there is no such file.
+        TensorError: it is cut off, or holds anything but plain tensors.
+    """
+
+    def _header(self) -> tuple[dict[str, Entry], dict[str, _Shared], dict[str, str]]:
+        self._places = pickled.places(self.path)
+        listed = [(name, DTYPE_NAMES[place.dtype], place.shape) for name, place in self._places.items()]
+        header, order = make_header(listed)
+        lengths = {name: DTYPES[kind].itemsize * math.prod(shape) for name, kind, shape in listed}
+        offsets = accumulate((lengths[name] for name in order), initial=len(header))
+        placed = {name: (self._places[name], offset) for name, offset in zip(order, offsets, strict=False)}
+        entries = {name: Entry(place.dtype, place.shape, at, lengths[name]) for name, (place, at) in placed.items()}
+        return entries, {}, {}
+
+    def view(self, name: str) -> Tensor:
+        """The same as `read`."""
+        return self.read(name)
+
+    def _read(self, name: str) -> Tensor:
+        place = self._places[name]
+        stretch = Entry(place.dtype, (place.numbers,), place.offset, place.numbers * place.dtype.itemsize)
+        return self._stretch(name, stretch).as_strided(place.shape, place.stride).contiguous()
+
+
+def open_tensors(path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> TensorFile:
+    """Opens a file of tensors by its name: a `.pt`, or a safetensors file.
+
+    Args and errors: those of `TensorFile` and `PickledFile`.
+    """
+    return (PickledFile if path.suffix == ".pt" else TensorFile)(path, on_bytes)
+
+
 def read_all(path: Path) -> dict[str, Tensor]:
     """Every tensor of a file as it is published: what the package itself can load, once it is saved again."""
-    with TensorFile(path) as file:
+    with open_tensors(path) as file:
         return {name: file.read(name) for name in file.entries}
 
 

@@ -17,7 +17,7 @@ from chatterbox_nb.checkpoint import loader, reference
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.loader import Fill
 from chatterbox_nb.checkpoint.source import Files
-from chatterbox_nb.checkpoint.tensorfile import TensorFile
+from chatterbox_nb.checkpoint.tensorfile import TensorFile, open_tensors
 from chatterbox_nb.engine import compiling, conditioning, flow, vocoder
 from chatterbox_nb.engine.conditioning import Encoders
 from chatterbox_nb.engine.nets import t3 as t3_net
@@ -141,7 +141,7 @@ def read_encoders(
         "voice_encoder": modules.voice_encoder,
     }
     fills: Fills = {}
-    with TensorFile(files.path("s3gen")) as shared, TensorFile(files.path("voice_encoder")) as own:
+    with open_tensors(files.path("s3gen")) as shared, open_tensors(files.path("voice_encoder")) as own:
         absent = {name.removeprefix("tokenizer.") for name in spec.optional if name not in shared.entries}
         _leave_out(parts["tokenizer"], absent)
         for component, module in parts.items():

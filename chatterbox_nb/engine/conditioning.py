@@ -6,6 +6,7 @@ the package's global caches, everything in float32.
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -95,20 +96,31 @@ def read_builtin(path: Path) -> Voice:
     problem = ""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        t3, gen = saved["t3"], saved["gen"]
         return Voice(
             name="builtin",
-            speaker=t3["speaker_emb"].float(),
-            t3_prompt=t3["cond_prompt_speech_tokens"].long(),
-            prompt_tokens=gen["prompt_token"].long(),
-            prompt_mel=gen["prompt_feat"].float(),
-            speaker_vector=gen["embedding"].float(),
+            speaker=_saved(saved, "t3", "speaker_emb").float(),
+            t3_prompt=_saved(saved, "t3", "cond_prompt_speech_tokens").long(),
+            prompt_tokens=_saved(saved, "gen", "prompt_token").long(),
+            prompt_mel=_saved(saved, "gen", "prompt_feat").float(),
+            speaker_vector=_saved(saved, "gen", "embedding").float(),
         )
     except FileNotFoundError:
         problem = "it is missing"
+    except pickle.UnpicklingError:  # torch's own words advise to trust it
+        problem = "it holds something else than tensors, and nothing of it was run"
+    except LookupError as error:
+        problem = str(error)
     except Exception as error:  # torch.load raises whatever the pickle makes it raise
-        problem = summary(error)
+        problem = f"it is cut off or damaged, {summary(error)}"
     raise SourceError(f"{path} is not a voice of this model ({problem}). Delete it and load again.")
+
+
+def _saved(saved: Any, part: str, name: str) -> Tensor:
+    group = saved.get(part) if isinstance(saved, dict) else None
+    tensor = group.get(name) if isinstance(group, dict) else None
+    if not isinstance(tensor, Tensor):
+        raise LookupError(f"it has no tensor {name} under {part}")
+    return tensor.detach()
 
 
 @dataclass(frozen=True)

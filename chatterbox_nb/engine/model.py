@@ -25,7 +25,7 @@ from chatterbox_nb.checkpoint.cache import QuantizedCache
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.source import Files
-from chatterbox_nb.checkpoint.tensorfile import TensorFile
+from chatterbox_nb.checkpoint.tensorfile import TensorFile, open_tensors
 from chatterbox_nb.engine import assembly, compiling, conditioning, vocoder
 from chatterbox_nb.engine.assembly import Fills, Modules
 from chatterbox_nb.engine.conditioning import Encoders, Voice
@@ -209,7 +209,7 @@ def prepare(
         content = cache.content(files) if cache else None
         if cache is None or content is None or not cache.path(spec, planned, content).exists():
             for role in assembly.TENSOR_FILES:
-                with TensorFile(files.path(role)) as file:
+                with open_tensors(files.path(role)) as file:
                     _check(file, role, spec, tensors)
         tokenizer = TextTokenizer(files.path("tokenizer"), spec.t3.text_vocab)
         builtin = conditioning.read_builtin(files.path("voice")) if files.has("voice") else None
@@ -367,7 +367,7 @@ def _from_checkpoint(prepared: Prepared) -> tuple[Modules, Fills, str]:
     with ExitStack() as stack:
         with phase("check"):
             opened = {
-                role: stack.enter_context(TensorFile(prepared.files.path(role), digest.update))
+                role: stack.enter_context(open_tensors(prepared.files.path(role), digest.update))
                 for role in assembly.TENSOR_FILES
             }
             for role, file in opened.items():
