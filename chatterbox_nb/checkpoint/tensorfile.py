@@ -145,23 +145,27 @@ class PickledFile(TensorFile):
     """
 
     def _header(self) -> tuple[dict[str, Entry], dict[str, _Shared], dict[str, str]]:
-        self._places = pickled.places(self.path)
-        listed = [(name, DTYPE_NAMES[place.dtype], place.shape) for name, place in self._places.items()]
+        self._tensors = pickled.tensors(self.path, DTYPE_NAMES)
+        listed = [(name, DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in self._tensors.items()]
         header, order = make_header(listed)
         lengths = {name: DTYPES[kind].itemsize * math.prod(shape) for name, kind, shape in listed}
         offsets = accumulate((lengths[name] for name in order), initial=len(header))
-        placed = {name: (self._places[name], offset) for name, offset in zip(order, offsets, strict=False)}
-        entries = {name: Entry(place.dtype, place.shape, at, lengths[name]) for name, (place, at) in placed.items()}
+        entries = {
+            name: Entry(self._tensors[name].dtype, tuple(self._tensors[name].shape), offset, lengths[name])
+            for name, offset in zip(order, offsets, strict=False)
+        }
         return entries, {}, {}
+
+    def __exit__(self, *reason: Any) -> None:
+        super().__exit__(*reason)
+        self._tensors = {}  # and so the map
 
     def view(self, name: str) -> Tensor:
         """The same as `read`."""
         return self.read(name)
 
     def _read(self, name: str) -> Tensor:
-        place = self._places[name]
-        stretch = Entry(place.dtype, (place.numbers,), place.offset, place.numbers * place.dtype.itemsize)
-        return self._stretch(name, stretch).as_strided(place.shape, place.stride).contiguous()
+        return self._tensors[name].clone(memory_format=torch.contiguous_format)
 
 
 def open_tensors(path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> TensorFile:
