@@ -8,7 +8,7 @@ import numpy as np
 
 from chatterbox_nb.precision.kernels import tiles
 from chatterbox_nb.precision.kernels.emit import compiled
-from chatterbox_nb.precision.kernels.vector import dot, float_at
+from chatterbox_nb.precision.kernels.vector import dot, float_at, total
 
 # No fast mathematics: the compiler would choose an order of sums, or a fused product, for each number of rows and for
 # each thread's share of them, and another for each processor. What is summed is summed by `dot` and `total`.
@@ -52,14 +52,34 @@ def below_highest(values: Any, powers: Any, count: int) -> None:
 
 
 @_compiled
-def normalize(x: Any, weight: Any, eps: Any, out: Any, width: int) -> None:
-    """RMS norm of each row."""
+def _rms_norm(x: Any, weight: Any, eps: Any, out: Any, width: int) -> None:
     for m in range(len(x)):
         row = x[m].ctypes.data
         dot(x[m, :0], (0,), (0,), row, 0, row, 0, row, 0, out[m].ctypes.data, width)
         factor = F(1) / np.sqrt(out[m, 0] / F(width) + eps)
         for i in range(width):
             out[m, i] = x[m, i] * factor * weight[i]
+
+
+@_compiled
+def _layer_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any, sums: Any, width: int) -> None:
+    for m in range(len(x)):
+        mean, row = total(x[m].ctypes.data, width) / F(width), out[m].ctypes.data
+        for i in range(width):
+            out[m, i] = x[m, i] - mean
+        dot(x[m, :0], (0,), (0,), row, 0, row, 0, row, 0, sums.ctypes.data, width)
+        factor = F(1) / np.sqrt(sums[0] / F(width) + eps)
+        for i in range(width):
+            out[m, i] = out[m, i] * factor * weight[i] + bias[i]
+
+
+@_compiled
+def normalize(x: Any, norm: Any, eps: Any, out: Any, sums: Any, width: int) -> None:
+    """Norm of each row: RMS with weights `[D]`, or layer norm with weights and biases `[2, D]`; `sums` to work in."""
+    if norm.ndim == 1:
+        _rms_norm(x, norm, eps, out, width)
+    else:
+        _layer_norm(x, norm[0], norm[1], eps, out, sums, width)
 
 
 @_compiled
