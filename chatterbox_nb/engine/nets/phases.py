@@ -161,23 +161,23 @@ def _shift(y: Any, bias: Any, begin: int, end: int) -> None:
 @_compiled
 def linear(
     kind: Any, tiled: Any, block: Any, rows: Any, w: int, scale: int, bias: Any, count: int, K: int, x: Any, norm: Any,
-    eps: Any, y: Any, add: bool, work: Any, thread: int, phase: int, parts: int,
+    eps: Any, y: Any, work: Any, thread: int, phase: int, parts: int,
 ) -> int:  # fmt: skip
-    """A phase: `y = x @ w.T + bias`, or added to it, of x or of its norm; gives the next phase.
+    """A phase: `y = normalized x @ w.T + bias`, or without a norm that of x, added to y; gives the next phase.
 
     Without a norm or a bias, those are of length 0.
     """
-    at, at_row = 0, 0
+    add, at, at_row = len(norm) == 0, 0, 0
     part = _claim(work.sync, phase, parts)
     while part >= 0:
         if at == 0:
-            if len(norm):
+            if not add:
                 normalize(x, norm, eps, work.normed[thread], work.sums[thread], K)
                 at, at_row = prepare(kind, tiled, work.normed[thread], work, thread, K)
             else:
                 at, at_row = prepare(kind, tiled, x, work, thread, K)
         begin, end = _share(count, _together(tiled, block), part, parts)
-        multiply(kind, tiled, block, rows, w, scale, 0, begin, end, K, at, at_row, work, thread, y, add)
+        multiply(kind, tiled, block, rows, w, scale, begin, end, K, at, at_row, work, thread, y, add)
         if len(bias):
             _shift(y, bias, begin, end)
         count_up(work.sync.ctypes.data + 8 * DONE)
@@ -192,6 +192,8 @@ def hidden(
 ) -> int:  # fmt: skip
     """A phase: the feed-forward's hidden values, SiLU of the gate times up, or GELU; gives the next phase."""
     D, width = work.x.shape[1], work.hidden.shape[1]
+    up, up_scale = w + width * D * kind.itemsize, scale + 4 * width
+    add = len(norm) == 0  # it is not; of a literal numba would compile another `multiply`
     normed, scratch, powers = work.normed[thread], work.scores[thread], work.powers[thread]
     at, at_row = 0, 0
     part = _claim(work.sync, phase, parts)
@@ -200,9 +202,9 @@ def hidden(
             normalize(work.x, norm, eps, normed, work.sums[thread], D)
             at, at_row = prepare(kind, tiled, normed, work, thread, D)
         begin, end = _share(width, _together(tiled, block), part, parts)
-        multiply(kind, tiled, block, rows, w, scale, 0, begin, end, D, at, at_row, work, thread, work.hidden, False)
+        multiply(kind, tiled, block, rows, w, scale, begin, end, D, at, at_row, work, thread, work.hidden, add)
         if len(gated):
-            multiply(kind, tiled, block, rows, w, scale, width, begin, end, D, at, at_row, work, thread, work.up, False)
+            multiply(kind, tiled, block, rows, up, up_scale, begin, end, D, at, at_row, work, thread, work.up, add)
             _gate(work.hidden, work.up, begin, end, scratch, powers)
         else:
             gelu(work.hidden, bias, begin, end, scratch, powers)

@@ -94,7 +94,10 @@ def step(
     kind: Any, last: Any, kept: Any, tiled: Any, gated: Any, block: Any, rows: Any, width: Any,
     weights: Any, cached: Any, work: Any, eps: Any, thread: int, parts: int, phase: int,
 ) -> int:  # fmt: skip
-    """What a thread finds to do of a step; it is done when this returns. Gives the next step's first phase.
+    """What a thread finds to do: thread 0 of one step, a helper of every step that is begun until it is told to stop.
+
+    Thread 0's is done when this returns; it gives the next step's first phase. One function for both, or numba would
+    compile all of it twice.
 
     Args:
         kind, last, kept: how the layers' weights, the head's, and keys and values are stored.
@@ -105,51 +108,42 @@ def step(
         parts: that a phase is divided into.
         phase: counts on from step to step.
     """
-    D, F, plain = work.x.shape[1], work.hidden.shape[1], weights.norms[0][:0]
-    set_up = work.set_up[thread]
-    if len(tiled):
-        tiles.begin(set_up[0].ctypes.data, set_up[1].ctypes.data)
-    for layer in range(len(weights.layers)):
-        at, bias, norms = weights.layers[layer], weights.biases[layer], weights.norms[2 * layer :]
-        phase = linear(
-            kind, tiled, block, rows, at[QKV], at[QKV_SCALE], bias[: 3 * D], 3 * D, D, work.x, norms[0], eps, work.qkv,
-            False, work, thread, phase, parts,
-        )  # fmt: skip
-        phase = attention(kept, width, cached, layer, work, thread, phase, parts)
-        phase = linear(
-            kind, tiled, block, rows, at[OUT], at[OUT_SCALE], bias[3 * D : 4 * D], D, D, work.attended, plain, eps,
-            work.x, True, work, thread, phase, parts,
-        )  # fmt: skip
-        phase = hidden(
-            kind, tiled, gated, block, rows, at[UP], at[UP_SCALE], bias[4 * D : 4 * D + F], norms[1], eps,
-            work, thread, phase, parts,
-        )  # fmt: skip
-        phase = linear(
-            kind, tiled, block, rows, at[DOWN], at[DOWN_SCALE], bias[4 * D + F :], D, F, work.hidden, plain, eps,
-            work.x, True, work, thread, phase, parts,
-        )  # fmt: skip
-    phase = linear(
-        last, tiled, block, rows, weights.head, weights.head_scale, weights.head_bias, work.logits.shape[1], D, work.x,
-        weights.norms[-1], eps, work.logits, False, work, thread, phase, parts,
-    )  # fmt: skip
-    if len(tiled):
-        tiles.end(set_up[1].ctypes.data)
-    wait(work.sync.ctypes.data + 8 * DONE, phase * parts)
-    return phase
-
-
-@_compiled
-def serve(
-    kind: Any, last: Any, kept: Any, tiled: Any, gated: Any, block: Any, rows: Any, width: Any,
-    weights: Any, cached: Any, work: Any, eps: Any, thread: int, parts: int,
-) -> None:  # fmt: skip
-    """What a helping thread does until it is told to stop: what it finds to do of every step that is begun."""
-    sync, begun, phase = work.sync.ctypes.data, 0, 0
+    D, F, V = work.x.shape[1], work.hidden.shape[1], work.logits.shape[1]
+    norm, plain, set_up = weights.norms[-1], weights.norms[0][:0], work.set_up[thread]
+    sync, begun = work.sync.ctypes.data, 0
     while True:
-        begun += 1
-        wait(sync + 8 * BEGUN, begun)
-        if glance(sync + 8 * STOP):
-            return
-        phase = step(
-            kind, last, kept, tiled, gated, block, rows, width, weights, cached, work, eps, thread, parts, phase
-        )
+        if thread > 0:
+            begun += 1
+            wait(sync + 8 * BEGUN, begun)
+            if glance(sync + 8 * STOP):
+                return phase
+        if len(tiled):
+            tiles.begin(set_up[0].ctypes.data, set_up[1].ctypes.data)
+        for layer in range(len(weights.layers)):
+            at, bias, norms = weights.layers[layer], weights.biases[layer], weights.norms[2 * layer :]
+            phase = linear(
+                kind, tiled, block, rows, at[QKV], at[QKV_SCALE], bias[: 3 * D], 3 * D, D, work.x, norms[0], eps,
+                work.qkv, work, thread, phase, parts,
+            )  # fmt: skip
+            phase = attention(kept, width, cached, layer, work, thread, phase, parts)
+            phase = linear(
+                kind, tiled, block, rows, at[OUT], at[OUT_SCALE], bias[3 * D : 4 * D], D, D, work.attended, plain, eps,
+                work.x, work, thread, phase, parts,
+            )  # fmt: skip
+            phase = hidden(
+                kind, tiled, gated, block, rows, at[UP], at[UP_SCALE], bias[4 * D : 4 * D + F], norms[1], eps,
+                work, thread, phase, parts,
+            )  # fmt: skip
+            phase = linear(
+                kind, tiled, block, rows, at[DOWN], at[DOWN_SCALE], bias[4 * D + F :], D, F, work.hidden, plain, eps,
+                work.x, work, thread, phase, parts,
+            )  # fmt: skip
+        phase = linear(
+            last, tiled, block, rows, weights.head, weights.head_scale, weights.head_bias, V, D, work.x, norm, eps,
+            work.logits, work, thread, phase, parts,
+        )  # fmt: skip
+        if len(tiled):
+            tiles.end(set_up[1].ctypes.data)
+        wait(sync + 8 * DONE, phase * parts)
+        if thread == 0:
+            return phase

@@ -72,8 +72,12 @@ def _weights(t3: T3) -> step.Weights:
         normed = torch.stack([norm.weight for norm in norms])
         biases = torch.empty(len(linears), 0)
     last = torch.empty(0) if t3.head.bias is None else t3.head.bias
-    floats = [found.detach().float().numpy() for found in (normed, biases, last)]
-    return step.Weights(np.array(table, np.int64), *floats[:2], *_addresses(t3.head), floats[2])
+    head, head_scale = _addresses(t3.head)
+    return step.Weights(np.array(table, np.int64), _floats(normed), _floats(biases), head, head_scale, _floats(last))
+
+
+def _floats(found: Tensor) -> Any:
+    return found.detach().float().numpy()
 
 
 class Stepper:
@@ -155,7 +159,7 @@ class Stepper:
         flags = (0,) * tiled, (0,) * (not self.dims.gpt2)
         self._arguments = (*self._kinds, *flags, *counts, self._weights, self._cached, self._work, eps)
         self._helpers = [
-            threading.Thread(target=step.serve, args=(*self._arguments, index, self._parts), daemon=True)
+            threading.Thread(target=step.step, args=(*self._arguments, index, self._parts, 0), daemon=True)
             for index in range(1, self.threads)
         ]
         for helper in self._helpers:
