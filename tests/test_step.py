@@ -11,11 +11,11 @@ import torch
 from conftest import HERE
 from torch import Tensor
 
-from chatterbox_nb.checkpoint.catalog import ENGLISH
+from chatterbox_nb.checkpoint.catalog import CATALOG, ENGLISH
 from chatterbox_nb.engine import compiling
 from chatterbox_nb.engine.model import Model
-from chatterbox_nb.engine.nets import step
 from chatterbox_nb.engine.nets.llama import Cache
+from chatterbox_nb.engine.nets.products import exponentials
 from chatterbox_nb.engine.nets.stepper import Place, Stepper, kept_as
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.precision.kernels import tiles, vector
@@ -158,7 +158,7 @@ def test_what_is_not_finite_stays_so(demo: Callable[..., Model], precision: str,
 def test_exponentials_are_exact_to_two_millionths() -> None:
     x = np.concatenate([np.linspace(-87, 88, 4001), np.linspace(-1e-3, 1e-3, 95)]).astype(np.float32)
     found = x.copy()
-    step.exponentials(found, np.zeros(len(x), np.int32), len(x))
+    exponentials(found, np.zeros(len(x), np.int32), len(x))
     wanted = np.exp(x.astype(np.float64))
     # Its argument is a float32: near 88, one unit in its last place is 8e-6 of the result.
     assert np.max(np.abs(found - wanted) / wanted / np.maximum(1, np.abs(x) / 8)) < 2e-6
@@ -179,7 +179,7 @@ def test_helping_threads_end_with_the_context(demo: Callable[..., Model]) -> Non
 
 
 def test_every_catalog_model_has_sizes_that_fit() -> None:
-    assert compiling.fits(ENGLISH.t3)
+    assert all(compiling.fits(spec.t3) for spec in CATALOG.values())
 
 
 def test_other_sizes_do_not_fit() -> None:

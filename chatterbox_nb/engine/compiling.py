@@ -30,7 +30,9 @@ def tiles_attention(planned: Plan, dims: S3GenDims) -> bool:
 
 
 def warm_up(t3: T3, estimator: Estimator) -> None:
-    """Compiles T3's step for one chunk with guidance, and the flow's attention where it is: seconds once, then .1 s.
+    """Compiles T3's step for one chunk, guided where T3 can be, and the flow's attention where it is.
+
+    Seconds once, then .1 s.
 
     Raises:
         PrecisionError: one cannot be compiled here.
@@ -50,9 +52,10 @@ def warm_up(t3: T3, estimator: Estimator) -> None:
 def _first_step(t3: T3) -> None:
     from chatterbox_nb.engine.nets.stepper import Place, Stepper, kept_as
 
-    cache = Cache.empty(t3.dims, 2, 1, torch.device("cpu"), kept_as(t3))
+    rows = 1 if t3.dims.gpt2 else 2  # with guidance, which a GPT-2 has not
+    cache = Cache.empty(t3.dims, rows, 1, torch.device("cpu"), kept_as(t3))
     with Stepper(t3, torch.get_num_threads()) as stepper:
-        stepper(torch.zeros(2, t3.dims.width), [Place(cache, row, 0) for row in range(2)])
+        stepper(torch.zeros(rows, t3.dims.width), [Place(cache, row, 0) for row in range(rows)])
 
 
 def _first_attention() -> None:

@@ -241,8 +241,7 @@ def working_bytes(model: Model, texts: list[str], guided: bool) -> int:
     """What a take needs at the least, over the weights: the keys and values of its longest chunk."""
     dims, rules = model.spec.t3, model.spec.text
     longest = len(model.text_ids(max(texts, key=len)))  # in characters, so that one is tokenized and not all
-    budget = min(rules.budget(longest), model.spec.max_tokens)
-    positions = dims.prefix_length + longest + dims.begins + budget
+    positions = dims.prefix_length + longest + dims.begins + min(rules.budget(longest), model.spec.max_tokens)
     values = 2 * dims.layers * dims.width * positions * (2 if guided else 1)
     halved = model.t3.compiled and model.plan.precision == "int8"
     return values * BYTES["float16" if halved else model.plan.compute]

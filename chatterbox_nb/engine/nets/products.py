@@ -8,7 +8,7 @@ import numpy as np
 
 from chatterbox_nb.precision.kernels import tiles
 from chatterbox_nb.precision.kernels.emit import compiled
-from chatterbox_nb.precision.kernels.vector import dot, float_at
+from chatterbox_nb.precision.kernels.vector import dot, float_at, total
 
 # No fast mathematics: the compiler would choose an order of sums, or a fused product, for each number of rows and for
 # each thread's share of them, and another for each processor. What is summed is summed by `dot` and `total`.
@@ -52,14 +52,34 @@ def below_highest(values: Any, powers: Any, count: int) -> None:
 
 
 @_compiled
-def normalize(x: Any, weight: Any, eps: Any, out: Any, width: int) -> None:
-    """RMS norm of each row."""
+def _rms_norm(x: Any, weight: Any, eps: Any, out: Any, width: int) -> None:
     for m in range(len(x)):
         row = x[m].ctypes.data
         dot(x[m, :0], (0,), (0,), row, 0, row, 0, row, 0, out[m].ctypes.data, width)
         factor = F(1) / np.sqrt(out[m, 0] / F(width) + eps)
         for i in range(width):
             out[m, i] = x[m, i] * factor * weight[i]
+
+
+@_compiled
+def _layer_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any, sums: Any, width: int) -> None:
+    for m in range(len(x)):
+        mean, row = total(x[m].ctypes.data, width) / F(width), out[m].ctypes.data
+        for i in range(width):
+            out[m, i] = x[m, i] - mean
+        dot(x[m, :0], (0,), (0,), row, 0, row, 0, row, 0, sums.ctypes.data, width)
+        factor = F(1) / np.sqrt(sums[0] / F(width) + eps)
+        for i in range(width):
+            out[m, i] = out[m, i] * factor * weight[i] + bias[i]
+
+
+@_compiled
+def normalize(x: Any, norm: Any, eps: Any, out: Any, sums: Any, width: int) -> None:
+    """Norm of each row: RMS with weights `[D]`, or layer norm with weights and biases `[2, D]`; `sums` to work in."""
+    if norm.ndim == 1:
+        _rms_norm(x, norm, eps, out, width)
+    else:
+        _layer_norm(x, norm[0], norm[1], eps, out, sums, width)
 
 
 @_compiled
@@ -93,38 +113,36 @@ def prepare(kind: Any, tiled: Any, x: Any, work: Any, thread: int, width: int) -
 
 
 @_compiled
-def _multiply_tiles(
-    w: int, scale: int, first: int, begin: int, end: int, K: int, work: Any, thread: int, y: Any, add: bool
-) -> int:
+def _multiply_tiles(w: int, scale: int, begin: int, end: int, K: int, work: Any, thread: int, y: Any, add: bool) -> int:
     """`multiply` of whole blocks of 32 rows of weights; gives where it ends."""
     x, counts, blocks = work.spread[thread].ctypes.data, work.counts[thread], K // tiles.BYTES
     n = begin
     while n + tiles.BLOCK <= end:
-        place = w + (first + n) * K
+        place = w + n * K
         for group in range(0, len(y), tiles.ROWS):
             soon = place + tiles.BLOCK * K
             tiles.products(place, K, x + group // tiles.ROWS * blocks * tiles.TILE, blocks, soon, counts.ctypes.data)
             into, steps = y[group, n:].ctypes.data, work.steps[thread, group:].ctypes.data
-            tiles.settle(counts.ctypes.data, scale + 4 * (first + n), steps, into, y.strides[0], add)
+            tiles.settle(counts.ctypes.data, scale + 4 * n, steps, into, y.strides[0], add)
         n += tiles.BLOCK
     return n
 
 
 @_compiled
 def multiply(
-    kind: Any, tiled: Any, block: Any, rows: Any, w: int, scale: int, first: int, begin: int, end: int, K: int,
+    kind: Any, tiled: Any, block: Any, rows: Any, w: int, scale: int, begin: int, end: int, K: int,
     x: int, x_row: int, work: Any, thread: int, y: Any, add: bool,
 ) -> None:  # fmt: skip
-    """`y[m, n] = dot(x[m], w[first + n])`, or added to it, for n from `begin` to `end`."""
+    """`y[m, n] = dot(x[m], w[n])`, or added to it, for n from `begin` to `end`."""
     if len(tiled) and kind.itemsize == 1:
-        begin = _multiply_tiles(w, scale, first, begin, end, K, work, thread, y, add)
+        begin = _multiply_tiles(w, scale, begin, end, K, work, thread, y, add)
     steps, sums = work.steps[thread], work.sums[thread]
     N, G, M = len(block), len(rows), len(y)
     shift = 2 if M >= 4 * G else 1 if M >= 2 * G else 0
     w_row, out = K * kind.itemsize, sums.ctypes.data
     n = begin
     while n < end:
-        place = w + (first + n) * w_row
+        place = w + n * w_row
         count = N if n + N <= end else 1
         for group in range(0, M, G):
             if count == N:
@@ -135,7 +153,7 @@ def multiply(
             for g in range(G):
                 m = group + g
                 for i in range(count):
-                    factor = float_at(scale, first + n + i) if kind.itemsize == 1 else F(1)
+                    factor = float_at(scale, n + i) if kind.itemsize == 1 else F(1)
                     value = sums[g * count + i] * factor * steps[m]
                     y[m, n + i] = y[m, n + i] + value if add else value
         n += count

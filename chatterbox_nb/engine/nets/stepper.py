@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from chatterbox_nb.checkpoint.catalog import T3Dims
-from chatterbox_nb.engine.nets import step
+from chatterbox_nb.engine.nets import phases, step
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.precision.kernels import tiles, vector
@@ -57,6 +57,29 @@ def _addresses(linear: Any) -> tuple[int, int]:
     return linear.weight.data_ptr(), 0
 
 
+def _weights(t3: T3) -> step.Weights:
+    layers: Any = t3.backbone.layers
+    linears = [
+        (each.attention.qkv, each.attention.out, each.ffn.up if t3.dims.gpt2 else each.ffn.gate_up, each.ffn.down)
+        for each in layers
+    ]
+    norms = [norm for each in layers for norm in (each.attention_norm, each.ffn_norm)] + [t3.backbone.norm]
+    table = [[address for linear in layer for address in _addresses(linear)] for layer in linears]
+    if t3.dims.gpt2:
+        normed = torch.stack([torch.stack([norm.weight, norm.bias]) for norm in norms])
+        biases = torch.stack([torch.cat([linear.bias for linear in layer]) for layer in linears])
+    else:
+        normed = torch.stack([norm.weight for norm in norms])
+        biases = torch.empty(len(linears), 0)
+    last = torch.empty(0) if t3.head.bias is None else t3.head.bias
+    head, head_scale = _addresses(t3.head)
+    return step.Weights(np.array(table, np.int64), _floats(normed), _floats(biases), head, head_scale, _floats(last))
+
+
+def _floats(found: Tensor) -> Any:
+    return found.detach().float().numpy()
+
+
 class Stepper:
     """Steps of any number of rows. A context: its helping threads end with it, and with `rest`.
 
@@ -69,16 +92,9 @@ class Stepper:
 
     def __init__(self, t3: T3, threads: int) -> None:
         self.dims, self.threads = t3.dims, threads
-        layers: Any = t3.backbone.layers
-        linears = [(each.attention.qkv, each.attention.out, each.ffn.gate_up, each.ffn.down) for each in layers]
-        norms = [norm.weight for each in layers for norm in (each.attention_norm, each.ffn_norm)]
-        table = [[address for linear in layer for address in _addresses(linear)] for layer in linears]
-        self._weights = step.Weights(
-            np.array(table, np.int64),
-            torch.stack([*norms, t3.backbone.norm.weight]).detach().float().numpy(),
-            *_addresses(t3.head),
-        )
-        kinds = (_storage(layers[0].ffn.down), _storage(t3.head), str(kept_as(t3)).removeprefix("torch."))
+        self._weights = _weights(t3)
+        down: Any = t3.backbone.layers[0].ffn.down  # type: ignore[union-attr]
+        kinds = (_storage(down), _storage(t3.head), str(kept_as(t3)).removeprefix("torch."))
         self._kinds = tuple(map(vector.kind, kinds))
         self.tiles = kinds[0] == "int8" and t3.dims.width % 64 == t3.dims.ffn % 64 == 0 and tiles.available("int8")
         self._rows = self._longest = 0
@@ -96,8 +112,8 @@ class Stepper:
         """Lets the helping threads go, until the next step."""
         if self._helpers:
             sync = self._work.sync
-            sync[step.STOP] = 1
-            sync[step.BEGUN] += 1
+            sync[phases.STOP] = 1
+            sync[phases.BEGUN] += 1
             for helper in self._helpers:
                 helper.join()
         self._helpers, self._rows = [], 0
@@ -128,7 +144,7 @@ class Stepper:
             cached.head[index] = keys.stride(0) * keys.element_size()
             work.positions[index] = place.position
         work.x[: len(places)] = x.float().numpy()
-        work.sync[step.BEGUN] += 1
+        work.sync[phases.BEGUN] += 1
         self._phase = step.step(*self._arguments, 0, self._parts, self._phase)
         return torch.from_numpy(work.logits)[: len(places)]
 
@@ -140,9 +156,10 @@ class Stepper:
         self._work = _work(self.dims, rows, self.threads, longest, tiled)
         counts = (0,) * _BLOCK, (0,) * group, (0,) * (self.dims.head_width // LANES)
         eps = np.float32(self.dims.norm_eps)
-        self._arguments = (*self._kinds, (0,) * tiled, *counts, self._weights, self._cached, self._work, eps)
+        flags = (0,) * tiled, (0,) * (not self.dims.gpt2)
+        self._arguments = (*self._kinds, *flags, *counts, self._weights, self._cached, self._work, eps)
         self._helpers = [
-            threading.Thread(target=step.serve, args=(*self._arguments, index, self._parts), daemon=True)
+            threading.Thread(target=step.step, args=(*self._arguments, index, self._parts, 0), daemon=True)
             for index in range(1, self.threads)
         ]
         for helper in self._helpers:
@@ -161,7 +178,7 @@ def _work(dims: T3Dims, rows: int, threads: int, longest: int, tiled: bool) -> s
         qkv=floats(rows, 3 * D),
         attended=floats(rows, D),
         hidden=floats(rows, F),
-        up=floats(rows, F),
+        up=floats(rows, 0 if dims.gpt2 else F),
         logits=floats(rows, dims.speech_vocab),
         cosine=cosine.numpy(),
         sine=sine.numpy(),
