@@ -7,11 +7,13 @@ get `PackageNoise` of the same seed.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from chatterbox_nb.checkpoint import reference
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import read_all
+from chatterbox_nb.engine.tokenizers.readers import segmentation_is_here
 from chatterbox_nb.errors import TensorError
 
 
@@ -37,7 +40,7 @@ def quiet() -> Iterator[None]:
 
 
 class Package:
-    """`chatterbox.tts.ChatterboxTTS` with the weights of a checkpoint of any size.
+    """The package's `ChatterboxTTS` or `ChatterboxMultilingualTTS` with the weights of a checkpoint of any size.
 
     Raises:
         TensorError: the files have other tensors than the package's modules.
@@ -46,9 +49,10 @@ class Package:
     def __init__(self, spec: ModelSpec, files: Files) -> None:
         with quiet():
             modules = reference.build(spec, device="cpu")
-            from chatterbox.models.tokenizers import EnTokenizer
+            from chatterbox.mtl_tts import ChatterboxMultilingualTTS
             from chatterbox.tts import ChatterboxTTS, Conditionals
 
+            several = spec.tokenizer == "multilingual"
             modules.t3.load_state_dict(_float(files, "t3"))
             loaded = modules.s3gen.load_state_dict(_float(files, "s3gen"), strict=False)
             if wrong := {*loaded.unexpected_keys, *loaded.missing_keys} - set(spec.optional):
@@ -57,11 +61,13 @@ class Package:
                 )
             modules.voice_encoder.load_state_dict(_float(files, "voice_encoder"))
             _fill_computed(modules.s3gen, loaded.missing_keys)
-            self.tts = ChatterboxTTS(
+            if several:
+                modules.t3.hp = _without_analyzer(modules.t3.hp)
+            self.tts: Any = (ChatterboxMultilingualTTS if several else ChatterboxTTS)(
                 modules.t3,
                 modules.s3gen,
                 modules.voice_encoder,
-                EnTokenizer(str(files.path("tokenizer"))),
+                text_tokenizer(spec, files),
                 "cpu",
                 conds=Conditionals.load(files.path("voice")),
             )
@@ -74,7 +80,8 @@ class Package:
         """The whole of it: samples `[n]`."""
         with quiet():
             torch.manual_seed(seed)
-            return self.tts.generate(text, **options)[0]
+            samples: Tensor = self.tts.generate(text, **options)[0]
+            return samples
 
     def tokens(self, text_ids: Tensor, seed: int, cfg_weight: float, exaggeration: float, limit: int) -> list[int]:
         """T3 alone, with the package's default options."""
@@ -113,6 +120,41 @@ class Package:
         fade = torch.ones(wave.shape[1])
         fade[: len(self.s3gen.trim_fade)] = self.s3gen.trim_fade
         return wave[0] * fade
+
+
+def text_tokenizer(spec: ModelSpec, files: Files) -> Any:
+    """The package's own, from the checkpoint's files alone: its multilingual one would ask the hub for a table."""
+    from chatterbox.models.tokenizers import EnTokenizer, MTLTokenizer
+    from chatterbox.models.tokenizers import tokenizer as package
+    from tokenizers import Tokenizer
+
+    path = str(files.path("tokenizer"))
+    if spec.tokenizer != "multilingual":
+        return EnTokenizer(path)
+    converter = package.ChineseCangjieConverter.__new__(package.ChineseCangjieConverter)
+    converter.word2cj, converter.cj2word, converter.segmenter = {}, {}, None
+    with mock.patch.object(package, "hf_hub_download", lambda **_: str(files.path("cangjie"))):
+        converter._load_cangjie_mapping()
+    if segmentation_is_here():
+        converter._init_segmenter()
+    found = MTLTokenizer.__new__(MTLTokenizer)
+    found.tokenizer, found.cangjie_converter = Tokenizer.from_file(path), converter
+    found.check_vocabset_sot_eot()
+    return found
+
+
+def _without_analyzer(hp: Any) -> Any:
+    """T3's sizes, of which it does not conclude that it is multilingual: it would hook an analyzer into its layers.
+
+    That steers the draws, leaves its hooks behind, and is gone from the package since.
+    """
+
+    class Plain(type(hp)):  # type: ignore[misc]
+        is_multilingual = False
+
+    plain = copy.copy(hp)
+    plain.__class__ = Plain
+    return plain
 
 
 def _float(files: Files, role: str) -> dict[str, Tensor]:
