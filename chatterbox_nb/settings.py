@@ -91,6 +91,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_chunk", "MAX_CHUNK_LENGTH", None, "int", "characters in one go; unset, the model's own", 10, 2000),
     Setting("max_total", "MAX_TOTAL_LENGTH", 200_000, "int", "characters in one take", 1, 10_000_000),
     Setting("takes_kept", "TAKES_KEPT", 20, "int", "takes kept for tts.takes and the panels; 0 none", 0, 1000),
+    Setting(
+        "language", "CHATTERBOX_NB_LANGUAGE", None, "str",
+        "language of a model that has several, where none is named; unset, the model's own default",
+    ),
     Setting("voice", "VOICE_SAMPLE_PATH", None, "str", "voice or clip used when none is named"),
     Setting("voice_dir", "VOICE_LIBRARY_DIR", _CACHE / "voices", "path", "where kept voices live"),
     Setting("model_dir", "MODEL_CACHE_DIR", None, "path", "where downloads are kept; the hub's own cache if unset"),

@@ -99,7 +99,8 @@ def speak(
         observer: told of progress, on the model thread.
         cancel: stops it within a token or a flow step; what is finished is in the Cancelled's `take`.
         wait: False raises Busy when the model is at work.
-        options: exaggeration, cfg_weight, temperature, min_p, top_p, top_k, repetition_penalty, max_chunk, language;
+        options: exaggeration, cfg_weight, temperature, min_p, top_p, top_k, repetition_penalty, max_chunk;
+            language, its code ("fr") or English name, for a model that has several;
             effort, "best", "balanced" or "fast": less work, and what docs/effort.md says it costs. An effort is what
             these two are where neither the call nor a setting says them: cfm_steps, Euler steps of the flow, 1 to
             100; voice_seconds, how much of the voice's clip the flow reads, from .5, the end of it.
@@ -189,11 +190,11 @@ class _Asked:
                         f"There is no option '{name}'; there are {', '.join(_ALL_OPTIONS)}."
                         f"{nearest(name, _ALL_OPTIONS)}"
                     )
-            _check_language(options.get("language"), model)
+            language = model.language(_language(options.get("language"), model))
             defaults = effort.defaults(settings.value_of("effort", options.get("effort")), model.spec)
             values = {name: settings.value_of(name, options.get(name), defaults.get(name)) for name in _OPTIONS}
             self.voice = voice if voice is not None else settings.value_of("voice")
-            self.request = SpeechRequest(asked, _seed(seed), **values)
+            self.request = SpeechRequest(asked, _seed(seed), language=language, **values)
         self.request, self.ignored = _heeded(self.request, model.spec)
         limit = settings.value_of("max_total")
         if len(self.request.text) > limit:
@@ -201,7 +202,8 @@ class _Asked:
         self.monitored = settings.value_of("monitoring")
         self.takes_kept = settings.value_of("takes_kept")
         self.cleanup = settings.value_of("cleanup_interval"), settings.value_of("cuda_cache_interval")
-        self.chunks = texts.chunks(self.request.text, model.spec.text, self.request.max_chunk)
+        rules = model.rules(self.request.language)
+        self.chunks = texts.chunks(self.request.text, rules, self.request.max_chunk)
 
 
 def _heeded(request: SpeechRequest, spec: ModelSpec) -> tuple[SpeechRequest, tuple[str, ...]]:
@@ -211,12 +213,12 @@ def _heeded(request: SpeechRequest, spec: ModelSpec) -> tuple[SpeechRequest, tup
     return replace(request, **{name: own[name] for name in ignored}), ignored
 
 
-def _check_language(language: str | None, model: Model) -> None:
-    spoken = model.spec.languages
-    if language is not None and language not in spoken:
-        raise SettingError(
-            f"{model.spec.name} does not speak '{language}'; it speaks {', '.join(spoken)}.{nearest(language, spoken)}"
-        )
+def _language(asked: Any, model: Model) -> str | None:
+    """The language that is asked for: by the call, or by a setting, which is for models that have several."""
+    if asked is not None or len(model.spec.languages) > 1:
+        found: str | None = settings.value_of("language", asked)
+        return found
+    return None
 
 
 def _seed(seed: int | None) -> int:
@@ -246,7 +248,8 @@ def _take(
     with PeakMeter(model.plan.device, active=asked.monitored) as meter:
         voice = library.resolve(model, asked.voice, job)
         request = replace(asked.request, voice=voice)
-        job.needs = working_bytes(model, [chunk.text for chunk in asked.chunks], request.cfg_weight > 0)
+        pieces, language = [chunk.text for chunk in asked.chunks], request.language
+        job.needs = working_bytes(model, pieces, request.cfg_weight > 0, language)
         sampling = Sampling(
             request.cfg_weight, request.temperature, request.min_p, request.top_p, request.repetition_penalty,
             request.top_k, penalty_last=model.spec.t3.gpt2,
@@ -256,14 +259,14 @@ def _take(
         spoken: list[SpokenChunk] = []
         stopped = False
         try:
-            pieces = [chunk.text for chunk in asked.chunks]
             early = on_chunk is not None or on_segment is not None
             free = usage.read(model.plan.device).allocatable
             speaker = Speaker(
                 model, voice.shortened(request.voice_seconds), sampling, request.exaggeration, noise, pieces, tell,
                 job.cancel_token, steps=request.cfm_steps,
-                at_once=1 if early else chunks_at_once(model, pieces, request.cfg_weight > 0, free),
+                at_once=1 if early else chunks_at_once(model, pieces, request.cfg_weight > 0, free, language),
                 on_segment=None if on_segment is None else lambda index, part: on_segment(compose([part], index)),
+                language=language,
             )  # fmt: skip
             for chunk in speaker:
                 spoken.append(chunk)
@@ -321,8 +324,10 @@ class _Composer:
         found = list(self.request.voice.warnings) if self.request.voice else []
         if self.ignored:
             found.append(f"{self.model.spec.name} has no {', '.join(self.ignored)}: what was asked of it is ignored.")
-        ruled = texts.apply_rules(self.request.text, self.model.spec.text)
-        if skipped := self.model.tokenizer.unspeakable(ruled):
+        tokenizer, language = self.model.tokenizer, self.model.language(self.request.language)
+        ruled = texts.apply_rules(self.request.text, self.model.rules(language))
+        found += tokenizer.warnings(self.request.text, language)
+        if skipped := tokenizer.unspeakable(ruled, language):
             listed = " ".join(skipped[:20])
             found.append(f"{self.model.spec.name} cannot say these characters, they were skipped: {listed}")
         for index, chunk in enumerate(spoken, first + 1):

@@ -29,6 +29,7 @@ class SpeechRequest:
         text: any length.
         seed: of the noise.
         voice: resolved; None is the model's own.
+        language: its code; None is the model's default.
         max_chunk: longest chunk in characters; None is the model's own.
         cfm_steps: Euler steps of the flow; None is the model's own.
         voice_seconds: how much of the voice the flow continues; None is all of it.
@@ -47,12 +48,14 @@ class SpeechRequest:
     max_chunk: int | None = None
     cfm_steps: int | None = None
     voice_seconds: float | None = None
+    language: str | None = None
 
     def options(self) -> dict[str, Any]:
         """All but the text and the voice's tensors, as plain values."""
         return {
             "seed": self.seed,
             "voice": self.voice.name if self.voice else "builtin",
+            "language": self.language,
             "exaggeration": self.exaggeration,
             "cfg_weight": self.cfg_weight,
             "temperature": self.temperature,

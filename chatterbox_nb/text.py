@@ -25,6 +25,10 @@ class TextRules:
         plain_characters: fold accents (café, cafe) and write brackets as commas, for a model with few characters.
         abbreviations_as_words: write English abbreviations, units, symbols and capitals out ("Dr.", "5 kg", "USB").
         digits_as_words: write numbers out in English, for an English model that never saw a digit.
+        kept_punctuation: of what `normalize_punctuation` replaces, what stays as it is.
+        sentence_enders: a chunk ends in one of these, or a full stop is put there.
+        joiner: what stands between two sentences of a chunk.
+        tags: words in brackets that the model speaks as a sound; never cut.
         sentence_pause: seconds of silence between two chunks of one paragraph.
         paragraph_pause: seconds of silence between two paragraphs.
         tokens_per_text_token: speech tokens that one text token usually takes, for estimates of time left.
@@ -38,6 +42,10 @@ class TextRules:
     plain_characters: bool = False
     abbreviations_as_words: bool = False
     digits_as_words: bool = False
+    kept_punctuation: tuple[str, ...] = ()
+    sentence_enders: str = ".!?-,"
+    joiner: str = " "
+    tags: tuple[str, ...] = ()
     sentence_pause: float = 0.15
     paragraph_pause: float = 0.5
     tokens_per_text_token: float = 3.0
@@ -57,7 +65,7 @@ class Chunk:
     pause_seconds: float
 
 
-_CLAUSE_END = re.compile(r"(?<=[,;:—–])\s+")
+_CLAUSE_END = re.compile(r"(?<=[,;:—–])\s+|(?<=[、，；：])(?!$)")
 _PARAGRAPH_END = re.compile(r"\n\s*\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -66,7 +74,6 @@ _PUNCTUATION = (
     ("...", ", "), ("…", ", "), (":", ","), (" - ", ", "), (";", ", "), ("—", "-"), ("–", "-"), (" ,", ","),
     ("“", '"'), ("”", '"'), ("‘", "'"), ("’", "'"),
 )  # fmt: skip
-_SENTENCE_ENDERS = (".", "!", "?", "-", ",")
 
 
 def chunks(text: str, rules: TextRules, max_chars: int | None = None) -> list[Chunk]:
@@ -90,7 +97,7 @@ def chunks(text: str, rules: TextRules, max_chars: int | None = None) -> list[Ch
         )
     found: list[Chunk] = []
     for paragraph in _PARAGRAPH_END.split(text):
-        pieces = [piece for piece in _pack(_sentences(paragraph, rules), limit) if _speakable(piece)]
+        pieces = [piece for piece in _pack(_sentences(paragraph, rules), limit, rules) if _speakable(piece)]
         found += [Chunk(piece, rules.sentence_pause) for piece in pieces]
         if pieces:
             found[-1] = Chunk(found[-1].text, rules.paragraph_pause)
@@ -121,35 +128,42 @@ def _in_short(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def _pack(sentences: Iterator[str], limit: int) -> Iterator[str]:
+def _pack(sentences: Iterator[str], limit: int, rules: TextRules, joiner: str | None = None) -> Iterator[str]:
     """Joins short sentences and cuts long ones, so that each piece has at most `limit` characters."""
+    joiner = rules.joiner if joiner is None else joiner
     held = ""
     for sentence in sentences:
-        for piece in _cut(sentence, limit):
-            if held and len(held) + 1 + len(piece) > limit:
+        for piece in _cut(sentence, limit, rules):
+            if held and len(held) + len(joiner) + len(piece) > limit:
                 yield held
                 held = piece
             else:
-                held = f"{held} {piece}" if held else piece
+                held = f"{held}{joiner}{piece}" if held else piece
     if held:
         yield held
 
 
-def _cut(sentence: str, limit: int) -> Iterator[str]:
-    """A sentence that is too long is cut after clauses, then between words, then anywhere."""
+def _cut(sentence: str, limit: int, rules: TextRules) -> Iterator[str]:
+    """A sentence that is too long is cut after clauses, then between words, then anywhere but in a tag."""
     if len(sentence) <= limit:
         yield sentence
         return
     clauses = _CLAUSE_END.split(sentence)
     if len(clauses) > 1:
-        yield from _pack(iter(clauses), limit)
+        yield from _pack(iter(clauses), limit, rules)
         return
-    words = sentence.split()
+    whole = "|".join(map(re.escape, rules.tags)) + "|" * bool(rules.tags)
+    words = re.findall(rf"(?:{whole}\S)+", sentence)
     if len(words) > 1:
-        yield from _pack(iter(words), limit)
+        yield from _pack(iter(words), limit, rules, joiner=" ")
         return
-    for start in range(0, len(sentence), limit):
-        yield sentence[start : start + limit]
+    piece = ""
+    for unit in re.findall(rf"{whole}.", sentence, re.DOTALL):
+        if piece and len(piece) + len(unit) > limit:
+            yield piece
+            piece = ""
+        piece += unit
+    yield piece
 
 
 def apply_rules(text: str, rules: TextRules) -> str:
@@ -182,15 +196,19 @@ def _in_words(text: str, rules: TextRules) -> str:
     return text.lower() if rules.lowercase else text
 
 
-def normalize_punctuation(text: str) -> str:
+_PLAIN = TextRules()
+
+
+def normalize_punctuation(text: str, rules: TextRules = _PLAIN) -> str:
     """What the package does to text before it is tokenized (`punc_norm`), for text that is not empty."""
     if text[0].islower():
         text = text[0].upper() + text[1:]
     text = " ".join(text.split())
     for old, new in _PUNCTUATION:
-        text = text.replace(old, new)
+        if old not in rules.kept_punctuation:
+            text = text.replace(old, new)
     text = text.rstrip(" ")
-    return text if text.endswith(_SENTENCE_ENDERS) else text + "."
+    return text if text.endswith(tuple(rules.sentence_enders)) else text + "."
 
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")

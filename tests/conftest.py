@@ -67,6 +67,19 @@ def tiny(tiny_folder: Path) -> engine.Model:
 
 
 @pytest.fixture(scope="session")
+def multilingual_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random checkpoint of all languages. Read only."""
+    return synthetic.write(synthetic.TINY_MULTILINGUAL, tmp_path_factory.mktemp("multilingual"))
+
+
+@pytest.fixture(scope="session")
+def multilingual(multilingual_folder: Path) -> engine.Model:
+    """The same at fp32."""
+    spec, files = source.find(source=multilingual_folder)
+    return engine.load(spec, files, "fp32", device.facts("cpu"))
+
+
+@pytest.fixture(scope="session")
 def full() -> engine.Model:
     """Random weights of the English model's true size, at fp32; written once to out/full, 3.2 GB."""
     folder = Path(__file__).parent.parent / "out" / "full"

@@ -29,10 +29,11 @@ from chatterbox_nb.text import TextRules
 UNUSUAL = ModelSpec(
     name="unusual",
     title="Ünüsual",
-    files=tuple(replace(file, name=f"{file.role}.bin", bytes=index) for index, file in enumerate(ENGLISH.files)),
+    files=tuple(replace(file, name=f"{file.role}.bin", bytes=index) for index, file in enumerate(catalog.TURBO.files)),
     repo="somebody/unusual",
     licence="apache-2.0",
     languages=("de", "fr"),
+    tokenizer="gpt2",
     t3=T3Dims(width=32, heads=2, rope_scaling=catalog.RopeScaling(factor=2.0)),
     s3gen=S3GenDims(codes=100),
     voice_encoder_width=8,
@@ -43,6 +44,10 @@ UNUSUAL = ModelSpec(
     defaults={"cfg_weight": 0.25},
     unused=("a", "b"),
     optional=(),
+    on_host=("c",),
+    ignores=(),
+    closing_tokens=(1, 2),
+    cropped_tokens=3,
 )
 
 
@@ -110,7 +115,8 @@ def test_english_has_the_published_repo_files_and_sizes() -> None:
 @pytest.mark.parametrize("spec", [*CATALOG.values(), catalog.spec("demo"), TINY], ids=lambda spec: spec.name)
 def test_every_spec_has_a_file_for_each_role_once(spec: ModelSpec) -> None:
     roles = [file.role for file in spec.files]
-    assert sorted(roles) == ["s3gen", "t3", "tokenizer", "voice", "voice_encoder"]
+    own = catalog.TOKENIZERS[spec.tokenizer]
+    assert sorted(roles) == sorted(["s3gen", "t3", "tokenizer", "voice", "voice_encoder", *own])
     assert spec.file("t3") is spec.files[roles.index("t3")]
 
 
@@ -120,8 +126,33 @@ def test_the_sizes_of_every_spec_fit_together(spec: ModelSpec) -> None:
     assert t3.width == t3.heads * t3.head_width
     assert max(t3.start_text, t3.stop_text) < t3.text_vocab
     assert spec.s3gen.codes <= t3.start_speech < t3.stop_speech < t3.speech_vocab
-    assert spec.max_tokens <= t3.speech_positions
-    assert t3.prompt_tokens <= t3.speech_positions
+    positions = t3.positions if t3.gpt2 else t3.speech_positions
+    assert max(spec.max_tokens, t3.prompt_tokens) <= positions
+
+
+def test_multilingual_is_its_newest_and_speaks_23_languages_english_by_default() -> None:
+    spec = catalog.spec("multilingual")
+    assert spec is catalog.MULTILINGUAL_V3
+    assert (len(spec.languages), spec.text.language, spec.t3.text_vocab) == (23, "en", 2454)
+    assert [catalog.MULTILINGUAL_V2.defaults["repetition_penalty"], spec.defaults["repetition_penalty"]] == [2.0, 1.2]
+
+
+@pytest.mark.parametrize(
+    ("name", "repo", "t3"),
+    [
+        ("zh-cmn", "Chatterbox-Multilingual-zh-cmn", "t3_zh_cmn.safetensors"),
+        ("es-mx-latam", "Chatterbox-Multilingual-es-mx-latam", "t3_es_mx_latam.safetensors"),
+        ("pt-br", "Chatterbox-Multilingual-pt-br", "t3_pt_br.safetensors"),
+        ("hi", "Chatterbox-Multilingual-hi", "t3_hi.safetensors"),
+    ],
+)
+def test_a_pack_has_its_own_repo_and_shares_what_it_lacks(name: str, repo: str, t3: str) -> None:
+    spec = catalog.spec(name)
+    assert spec.repo == f"ResembleAI/{repo}"
+    assert (spec.file("t3").name, spec.file("s3gen").name) == (t3, "s3gen_v3.safetensors")
+    assert spec.languages == (spec.text.language,)
+    shared = [file.role for file in spec.files if file.repo == "ResembleAI/chatterbox"]
+    assert shared == ["voice_encoder", "cangjie", "voice"]
 
 
 def test_the_demo_is_embedded_and_has_no_repo() -> None:
@@ -186,6 +217,8 @@ def test_a_spec_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
         (as_json(TINY, files=["t3_cfg.safetensors"]), "'str' object"),
         (as_json(TINY, files=[{"role": "t3", "name": "t3", "colour": "red"}]), "colour"),
         (as_json(TINY, files=[{"role": "t3", "name": "a"}]), "it names no file for s3gen, voice_encoder, tokenizer"),
+        (as_json(TINY, tokenizer="multilingual"), "it names no file for cangjie"),
+        (as_json(TINY, tokenizer="klingon"), "there is no tokenizer 'klingon'"),
         ({"chatterbox_nb": 1, "name": "x"}, "title"),
     ],
 )

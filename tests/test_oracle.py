@@ -32,10 +32,11 @@ CASES = [
 PAIRS = [
     "demo",
     "tiny",
+    "multilingual",
     pytest.param("full", marks=pytest.mark.full),
     pytest.param("english", marks=pytest.mark.weights),
 ]
-LIMIT = {"demo": 120, "tiny": 120, "english": 64}
+LIMIT = {"demo": 120, "tiny": 120, "tiny-multilingual": 120, "english": 64}
 
 
 @pytest.fixture(scope="module", params=PAIRS)
@@ -66,6 +67,34 @@ def test_speech_tokens_are_equal(
     assert ours == package.tokens(ids, seed, cfg, exaggeration, limit)
 
 
+@pytest.fixture(scope="module")
+def languages(multilingual: Model) -> tuple[Model, Package]:
+    return multilingual, Package(multilingual.spec, multilingual.files)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("fr", "Où est la rue ?"), ("zh", "你好，世界。"), ("ja", "東京へ行く。"), ("ko", "안녕하세요.")],
+)
+def test_speech_tokens_are_equal_in_every_script(languages: tuple[Model, Package], language: str, text: str) -> None:
+    model, package = languages
+    ids = model.text_ids(text, language)
+    assert ids.tolist()[1:-1] == package.tts.tokenizer.encode(text[0].upper() + text[1:], language_id=language)
+    ours = our_tokens(model, model.builtin_voice(), ids, 2, 0.5, 0.5, 40)
+    assert ours == package.tokens(ids, 2, 0.5, 0.5, 40)
+
+
+def test_the_package_is_held_against_without_its_analyzer_and_stays_as_it_is(languages: tuple[Model, Package]) -> None:
+    """At the published size it would hook an analyzer into T3, which steers the draws."""
+    from chatterbox.models.t3.modules.t3_config import T3Config
+
+    model, package = languages
+    package.tts.t3.hp.text_tokens_dict_size = 2454
+    package.tokens(model.text_ids(SENTENCE), 0, 0.5, 0.5, 3)
+    assert package.tts.t3.patched_model.alignment_stream_analyzer is None
+    assert T3Config.multilingual().is_multilingual
+
+
 @pytest.mark.parametrize("seed", [0, 5])
 def test_mel_given_equal_tokens(pair: tuple[Model, Package], seed: int) -> None:
     model, package = pair
@@ -94,7 +123,8 @@ def test_wave_given_the_same_mel_and_noise(pair: tuple[Model, Package], seed: in
 def test_the_whole_take_is_the_packages(pair: tuple[Model, Package]) -> None:
     """Tokens, mel, wave and watermark from one stream of noise: `generate` itself."""
     model, package = pair
-    theirs = package.generate(SENTENCE, seed=11)
+    several = {"language_id": "en", "repetition_penalty": 1.2} if len(model.spec.languages) > 1 else {}
+    theirs = package.generate(SENTENCE, seed=11, **several)
     with torch.inference_mode():
         speaker = Speaker(model, model.builtin_voice(), Sampling(), 0.5, PackageNoise(11), [SENTENCE])
         (chunk,) = speaker

@@ -25,8 +25,8 @@ FLOORS = (
     ("checkpoint",),
     ("precision",),
     ("usage", "audio"),
-    ("text", "events", "settings", "shown"),
-    ("capitals", "symbols", "abbreviations", "characters", "numerals", "dotenv_file", "errors"),
+    ("languages", "text", "events", "settings", "shown"),
+    ("tags", "capitals", "symbols", "abbreviations", "characters", "numerals", "dotenv_file", "errors"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

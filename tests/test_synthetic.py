@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from chatterbox_nb.checkpoint import catalog, reference, source, synthetic
+from chatterbox_nb.checkpoint import catalog, reference, source, synthetic, synthetic_text
 from chatterbox_nb.checkpoint.catalog import ENGLISH, ModelSpec
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.synthetic import TINY
@@ -126,7 +126,7 @@ def test_writing_into_a_folder_again_leaves_nothing_of_what_was_there(tmp_path: 
 def test_the_tokenizer_says_every_letter_and_knows_the_specs_own_tokens(tiny: Model) -> None:
     assert tiny.tokenizer.unspeakable("The quick brown fox jumps over the lazy dog, 0123456789!") == ""
     assert tiny.tokenizer.unspeakable("a☃b") == "☃"
-    inner = tiny.tokenizer._tokenizer.tokenizer
+    inner = tiny.tokenizer._tokenizer
     assert (inner.token_to_id("[START]"), inner.token_to_id("[STOP]")) == (TINY.t3.start_text, TINY.t3.stop_text)
     assert inner.get_vocab_size() <= TINY.t3.text_vocab
     assert len(tiny.tokenizer.encode("there")) < len("there"), "frequent pairs are one token"
@@ -134,7 +134,7 @@ def test_the_tokenizer_says_every_letter_and_knows_the_specs_own_tokens(tiny: Mo
 
 def test_a_small_vocabulary_leaves_out_pairs_before_letters() -> None:
     spec = replace(TINY, t3=replace(TINY.t3, text_vocab=80, start_text=5))
-    model = synthetic._tokenizer(spec)["model"]
+    model = synthetic_text._english(spec)["tokenizer"]["model"]
     assert set("abcxyzABCXYZ019.,") <= set(model["vocab"])
     assert max(model["vocab"].values()) < 80
     assert all(merge.replace(" ", "") in model["vocab"] for merge in model["merges"])

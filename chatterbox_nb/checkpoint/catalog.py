@@ -11,15 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
 
+from chatterbox_nb.checkpoint import plain
 from chatterbox_nb.errors import CheckpointError, SourceError, nearest
+from chatterbox_nb.languages import LANGUAGES
 from chatterbox_nb.text import TextRules
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo"
 SPEC_FILE = "config.json"
 SPEC_FORMAT = 1
 _NEEDED_ROLES = ("t3", "s3gen", "voice_encoder", "tokenizer")
+# Kinds of tokenizers, and the files that each has besides its own.
+TOKENIZERS: Mapping[str, tuple[str, ...]] = {
+    "english": (),
+    "multilingual": ("cangjie",),
+    "gpt2": ("merges", "added_tokens"),
+}
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,8 @@ class ModelSpec:
     """Everything this package knows about a model before its weights are read.
 
     Args:
+        languages: codes; the one that is spoken where none is named is the text rules'.
+        tokenizer: which kind, of `TOKENIZERS`.
         unused: names of tensors that inference never reads; they are not loaded.
         optional: names that a file may lack because they are computed.
         on_host: of a model on a GPU, tables that stay in the CPU's memory: they are read once a text.
@@ -178,6 +187,7 @@ class ModelSpec:
     repo: str | None = None
     licence: str = "mit"
     languages: tuple[str, ...] = ("en",)
+    tokenizer: str = "english"
     t3: T3Dims = T3Dims()
     s3gen: S3GenDims = S3GenDims()
     voice_encoder_width: int = 256
@@ -251,6 +261,8 @@ TURBO = ModelSpec(
     ),
     t3=_GPT2,
     s3gen=S3GenDims(meanflow=True, cfm_steps=2),
+    tokenizer="gpt2",
+    text=TextRules(kept_punctuation=("...", " - ", ";")),
     voice=VoiceRules(min_seconds=5.0, advised_seconds=5.0, t3_seconds=15.0, loudness=-27.0),
     defaults={"cfg_weight": 0.0, "exaggeration": 0.0, "min_p": 0.0, "top_p": 0.95, "top_k": 1000},
     unused=("text_head.weight", "tfmr.wte.weight", "similarity_weight", "similarity_bias"),
@@ -269,12 +281,73 @@ NANO = replace(
     t3=replace(_GPT2, width=768, ffn=3072, layers=12, heads=12),
 )
 
-CATALOG: Mapping[str, ModelSpec] = {spec.name: spec for spec in (ENGLISH, TURBO, NANO)}
+MULTILINGUAL_V2 = replace(
+    ENGLISH,
+    name="multilingual-v2",
+    title="Chatterbox Multilingual V2 (23 languages, 0.8 B)",
+    files=(
+        FileSpec("t3", "t3_mtl23ls_v2.safetensors"),
+        *(file for file in ENGLISH.files if file.role in ("s3gen", "voice_encoder")),
+        FileSpec("tokenizer", "grapheme_mtl_merged_expanded_v1.json"),
+        FileSpec("cangjie", "Cangjie5_TC.json"),
+        ENGLISH.file("voice"),
+    ),
+    languages=tuple(LANGUAGES),
+    tokenizer="multilingual",
+    t3=T3Dims(text_vocab=2454),
+    text=TextRules(sentence_enders=".!?-,、，。？！"),
+    defaults={"repetition_penalty": 2.0},
+)
+
+MULTILINGUAL_V3 = replace(
+    MULTILINGUAL_V2,
+    name="multilingual-v3",
+    title="Chatterbox Multilingual V3 (23 languages, 0.8 B)",
+    files=(FileSpec("t3", "t3_mtl23ls_v3.safetensors"), *MULTILINGUAL_V2.files[1:]),
+    defaults={"repetition_penalty": 1.2},
+    cropped_tokens=1,
+)
+
+
+def _pack(name: str, title: str, language: str, region: str = "") -> ModelSpec:
+    """A model of one language; what it shares with the multilingual one is in that one's repository."""
+    region = region or name
+    own = {"t3": f"t3_{region.replace('-', '_')}.safetensors", "s3gen": "s3gen_v3.safetensors"}
+    shared = MULTILINGUAL_V3.file
+    return replace(
+        MULTILINGUAL_V3,
+        name=name,
+        title=f"Chatterbox Multilingual V3 ({title}, 0.8 B)",
+        repo=f"ResembleAI/Chatterbox-Multilingual-{region}",
+        files=(
+            *(FileSpec(role, file) for role, file in own.items()),
+            shared("tokenizer"),
+            *(replace(shared(role), repo=ENGLISH.repo) for role in ("voice_encoder", "cangjie", "voice")),
+        ),
+        languages=(language,),
+        text=replace(MULTILINGUAL_V3.text, language=language),
+    )
+
+
+PACKS = (
+    _pack("zh-cmn", "Mandarin Chinese", "zh"),
+    _pack("es-mx", "Latin American Spanish", "es", region="es-mx-latam"),
+    _pack("es-es", "European Spanish", "es"),
+    _pack("pt-br", "Brazilian Portuguese", "pt"),
+    _pack("pt-pt", "European Portuguese", "pt"),
+    _pack("hi", "Hindi", "hi"),
+)
+
+CATALOG: Mapping[str, ModelSpec] = {
+    spec.name: spec for spec in (ENGLISH, TURBO, NANO, MULTILINGUAL_V2, MULTILINGUAL_V3, *PACKS)
+}
 ALIASES: Mapping[str, str] = {
     "chatterbox": "english",
     "en": "english",
     "chatterbox-turbo": "turbo",
     "chatterbox-nano": "nano",
+    "multilingual": "multilingual-v3",
+    "es-mx-latam": "es-mx",
 }
 
 
@@ -308,19 +381,15 @@ def read_spec(folder: Path) -> ModelSpec:
     Raises:
         SourceError: it is not JSON, not a spec, of a later format, or names no file for a part that is needed.
     """
-    path, problem = folder / SPEC_FILE, ""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or data.pop("chatterbox_nb", None) != SPEC_FORMAT:
-            problem = f"its 'chatterbox_nb' is not {SPEC_FORMAT}"
-        else:
-            spec: ModelSpec = _build(ModelSpec, data)
-            lacking = [role for role in _NEEDED_ROLES if role not in [file.role for file in spec.files]]
-            if not lacking:
-                return spec
-            problem = f"it names no file for {', '.join(lacking)}"
-    except (OSError, TypeError, ValueError, AttributeError) as error:
-        problem = str(error)
+    path = folder / SPEC_FILE
+    spec, problem = plain.read(path, ModelSpec, "chatterbox_nb", SPEC_FORMAT)
+    if spec is not None:
+        needed = (*_NEEDED_ROLES, *TOKENIZERS.get(spec.tokenizer, ()))
+        lacking = [role for role in needed if role not in [file.role for file in spec.files]]
+        if not lacking and spec.tokenizer in TOKENIZERS:
+            return spec
+        unknown = f"there is no tokenizer '{spec.tokenizer}'"
+        problem = f"it names no file for {', '.join(lacking)}" if lacking else unknown
     raise SourceError(
         f"{path} is not a model spec this version reads: {problem}. "
         "Update chatterbox-nb, or delete the file and name the model."
@@ -334,19 +403,3 @@ def carries_spec(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and "chatterbox_nb" in data
-
-
-def _build(kind: type, data: Any) -> Any:
-    """A frozen dataclass, with its nested ones, from plain JSON. Unknown keys are a TypeError."""
-    hints = get_type_hints(kind)
-    values = {}
-    for key, value in data.items():
-        hint = hints.get(key)
-        if dataclasses.is_dataclass(hint):
-            value = _build(hint, value)  # type: ignore[arg-type]
-        elif key == "files":
-            value = tuple(_build(FileSpec, entry) for entry in value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[key] = value
-    return kind(**values)

@@ -13,7 +13,6 @@ hand:
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from dataclasses import replace
@@ -23,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chatterbox_nb.checkpoint import catalog, reference
+from chatterbox_nb.checkpoint import catalog, reference, synthetic_text
 from chatterbox_nb.checkpoint.catalog import (
     ENGLISH,
+    MULTILINGUAL_V3,
     TURBO,
     FileSpec,
     ModelSpec,
@@ -46,11 +46,6 @@ _CONSTANT_LEVEL, _MARKER_LEVEL = 3.0, 0.3
 _TOKENS_PER_TEXT_TOKEN = 3.0
 # What published files lack, since it is computed.
 _LACKING = {"s3gen": ("tokenizer.window",), "s3gen_v3": ("tokenizer._mel_filters", "tokenizer.window")}
-_PAIRS = [
-    "th", "he", "in", "er", "an", "re", "on", "at", "en", "nd", "ti", "es", "or", "te", "of", "ed", "is", "it", "al",
-    "ar", "st", "to", "nt", "ng", "se", "ha", "as", "ou", "io", "le", "ve", "co", "me", "de", "hi", "ri", "ro", "ic",
-    "ne", "ea", "ra", "ce", "li", "ch", "ll", "be", "ma", "si", "om", "ur",
-]  # fmt: skip
 
 TINY = ModelSpec(
     name="tiny",
@@ -116,6 +111,17 @@ TINY_TURBO = replace(
     },
 )  # fmt: skip
 
+TINY_MULTILINGUAL = replace(
+    TINY,
+    name="tiny-multilingual",
+    title="Tiny random weights of 23 languages",
+    files=tuple(FileSpec(file.role, file.name) for file in MULTILINGUAL_V3.files),
+    languages=MULTILINGUAL_V3.languages,
+    tokenizer="multilingual",
+    t3=replace(TINY.t3, text_vocab=704, start_text=255),
+    text=replace(MULTILINGUAL_V3.text, max_chars=TINY.text.max_chars),
+)
+
 
 def write(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
     """Writes a checkpoint of a spec.
@@ -136,7 +142,7 @@ def write(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
         _write_file(
             folder / name, [each for each in tensors if each.file == name and each.name not in lacking], spec, seed
         )
-    (folder / spec.file("tokenizer").name).write_text(json.dumps(_tokenizer(spec)), encoding="utf-8")
+    synthetic_text.write(spec, folder)
     torch.save(_voice(spec, seed), folder / spec.file("voice").name)
     if catalog.CATALOG.get(spec.name) != spec:
         (folder / catalog.SPEC_FILE).write_text(spec.to_json(), encoding="utf-8")
@@ -270,46 +276,6 @@ def _voiced(drawn: Tensor, name: str) -> None:
         drawn *= 0.5
     elif name == "mel2wav.conv_post.bias":
         drawn[: len(drawn) // 2] -= 2.0  # log magnitudes
-
-
-def _tokenizer(spec: ModelSpec) -> dict[str, Any]:
-    """A byte-pair tokenizer: special tokens at the spec's ids, characters, then frequent pairs."""
-    dims = spec.t3
-    special = {"[STOP]": dims.stop_text, "[START]": dims.start_text}
-    free = (index for index in range(dims.text_vocab) if index not in special.values())
-    for token in ("[UNK]", "[SPACE]"):
-        special[token] = next(free)
-    vocabulary = dict(special)
-    letters = "abcdefghijklmnopqrstuvwxyz.,!?'-\"0123456789"
-    capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    vocabulary.update(zip([*letters, *capitals, *_PAIRS], free, strict=False))  # as many as there is room for
-    merges = [f"{pair[0]} {pair[1]}" for pair in _PAIRS if pair in vocabulary]
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    added = [
-        {"id": index, "content": token, **plain, "special": True}
-        for token, index in sorted(special.items(), key=lambda entry: entry[1])
-    ]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": {"type": "NFKD"},
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": None,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": "[UNK]",
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": vocabulary,
-            "merges": merges,
-        },
-    }
 
 
 def _voice(spec: ModelSpec, seed: int) -> dict[str, Any]:

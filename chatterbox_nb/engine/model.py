@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chatterbox_nb import events
+from chatterbox_nb import events, languages
 from chatterbox_nb.checkpoint import cache as caches
 from chatterbox_nb.checkpoint import loader, reference
 from chatterbox_nb.checkpoint.cache import QuantizedCache
@@ -33,11 +33,12 @@ from chatterbox_nb.engine.gpu_flow import Solver
 from chatterbox_nb.engine.graphs import Recorder
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.report import LoadReport, measure
-from chatterbox_nb.engine.tokens import TextTokenizer
+from chatterbox_nb.engine.tokens import TextTokenizer, tokenizer_of
 from chatterbox_nb.engine.watermark import Watermarker
 from chatterbox_nb.errors import CheckpointError, OutOfMemory, PrecisionError, VoiceError, cure
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, DeviceFacts, Plan, TensorInfo, choose_precision, plan
+from chatterbox_nb.text import TextRules
 from chatterbox_nb.usage import PeakMeter
 
 
@@ -68,9 +69,20 @@ class Model:
         kept = self.encoders.modules() if self.encoders else {}
         return {"t3": self.t3, "flow": self.flow, "vocoder": self.vocoder, **kept}
 
-    def text_ids(self, text: str) -> Tensor:
-        """Text ids `[S]` of a chunk, start and stop included."""
-        ids = [self.spec.t3.start_text, *self.tokenizer.encode(text), self.spec.t3.stop_text]
+    def rules(self, language: str | None = None) -> TextRules:
+        """What a text in a language needs; None is the model's default."""
+        return replace(languages.rules_of(self.spec.text, self.language(language)), tags=self.tokenizer.tags)
+
+    def language(self, asked: str | None = None) -> str:
+        """The code of a language that the model speaks, as `languages.find` reads it; None is its default."""
+        own = self.spec.text.language
+        return own if asked is None else languages.find(asked, self.spec.languages, self.spec.name)
+
+    def text_ids(self, text: str, language: str | None = None) -> Tensor:
+        """Text ids `[S]` of a chunk, start and stop included where the model has them."""
+        ids = self.tokenizer.encode(text, self.language(language))
+        if not self.spec.t3.gpt2:
+            ids = [self.spec.t3.start_text, *ids, self.spec.t3.stop_text]
         return torch.tensor(ids, device=self.device)
 
     def builtin_voice(self) -> Voice:
@@ -211,7 +223,7 @@ def prepare(
             for role in assembly.TENSOR_FILES:
                 with open_tensors(files.path(role)) as file:
                     _check(file, role, spec, tensors)
-        tokenizer = TextTokenizer(files.path("tokenizer"), spec.t3.text_vocab)
+        tokenizer = tokenizer_of(spec, files)
         builtin = conditioning.read_builtin(files.path("voice")) if files.has("voice") else None
     return Prepared(spec, files, device, planned, tensors, built, tokenizer, builtin, cache, content, phase, kernel)
 

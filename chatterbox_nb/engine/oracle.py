@@ -7,11 +7,13 @@ get `PackageNoise` of the same seed.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from chatterbox_nb.checkpoint import reference
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.tensorfile import read_all
+from chatterbox_nb.engine.tokenizers.readers import segmentation_is_here
 from chatterbox_nb.errors import TensorError
 
 
@@ -37,7 +40,7 @@ def quiet() -> Iterator[None]:
 
 
 class Package:
-    """`chatterbox.tts.ChatterboxTTS`, or `ChatterboxTurboTTS`, with the weights of a checkpoint of any size.
+    """The package's own class with the weights of a checkpoint of any size: English, multilingual or turbo.
 
     Raises:
         TensorError: the files have other tensors than the package's modules.
@@ -55,7 +58,7 @@ class Package:
             modules.voice_encoder.load_state_dict(_float(files, "voice_encoder"))
             _fill_computed(modules.s3gen, loaded.missing_keys)
             parts = modules.t3, modules.s3gen, modules.voice_encoder
-            self.tts: Any = (_turbo if spec.t3.gpt2 else _english)(parts, files)
+            self.tts: Any = _assembled(spec, parts, text_tokenizer(spec, files), files)
 
     @property
     def s3gen(self) -> Any:
@@ -65,7 +68,8 @@ class Package:
         """The whole of it: samples `[n]`."""
         with quiet():
             torch.manual_seed(seed)
-            return self.tts.generate(text, **options)[0]
+            samples: Tensor = self.tts.generate(text, **options)[0]
+            return samples
 
     def tokens(self, text_ids: Tensor, seed: int, cfg_weight: float, exaggeration: float, limit: int) -> list[int]:
         """T3 alone, with the package's default options.
@@ -120,26 +124,61 @@ class Package:
         return wave[0] * fade
 
 
-def _english(parts: tuple[Any, Any, Any], files: Files) -> Any:
-    from chatterbox.models.tokenizers import EnTokenizer
+def _assembled(spec: ModelSpec, parts: tuple[Any, Any, Any], tokenizer: Any, files: Files) -> Any:
+    from chatterbox.mtl_tts import ChatterboxMultilingualTTS
     from chatterbox.tts import ChatterboxTTS, Conditionals
+    from chatterbox.tts_turbo import ChatterboxTurboTTS
 
-    return ChatterboxTTS(
-        *parts, EnTokenizer(str(files.path("tokenizer"))), "cpu", conds=Conditionals.load(files.path("voice"))
-    )
+    t3, kind = parts[0], ChatterboxTTS
+    if spec.t3.gpt2:
+        kind = ChatterboxTurboTTS
+        del t3.tfmr.wte
+    elif spec.tokenizer == "multilingual":
+        kind = ChatterboxMultilingualTTS
+        t3.hp = _without_analyzer(t3.hp)
+    return kind(*parts, tokenizer, "cpu", conds=Conditionals.load(files.path("voice")))
 
 
-def _turbo(parts: tuple[Any, Any, Any], files: Files) -> Any:
-    from chatterbox.tts_turbo import ChatterboxTurboTTS, Conditionals
-    from transformers import AutoTokenizer
+def text_tokenizer(spec: ModelSpec, files: Files) -> Any:
+    """The package's own, from the checkpoint's files alone: its multilingual one would ask the hub for a table."""
+    from chatterbox.models.tokenizers import EnTokenizer, MTLTokenizer
+    from chatterbox.models.tokenizers import tokenizer as package
+    from tokenizers import Tokenizer
 
-    t3, s3gen, voice_encoder = parts
-    del t3.tfmr.wte
-    tokenizer = AutoTokenizer.from_pretrained(files.path("tokenizer").parent)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    conditionals = Conditionals.load(files.path("voice"))
-    return ChatterboxTurboTTS(t3, s3gen, voice_encoder, tokenizer, "cpu", conds=conditionals)
+    path = str(files.path("tokenizer"))
+    if spec.tokenizer == "gpt2":
+        from transformers import AutoTokenizer
+
+        found: Any = AutoTokenizer.from_pretrained(files.path("tokenizer").parent)
+        if found.pad_token is None:
+            found.pad_token = found.eos_token
+        return found
+    if spec.tokenizer != "multilingual":
+        return EnTokenizer(path)
+    converter = package.ChineseCangjieConverter.__new__(package.ChineseCangjieConverter)
+    converter.word2cj, converter.cj2word, converter.segmenter = {}, {}, None
+    with mock.patch.object(package, "hf_hub_download", lambda **_: str(files.path("cangjie"))):
+        converter._load_cangjie_mapping()
+    if segmentation_is_here():
+        converter._init_segmenter()
+    found = MTLTokenizer.__new__(MTLTokenizer)
+    found.tokenizer, found.cangjie_converter = Tokenizer.from_file(path), converter
+    found.check_vocabset_sot_eot()
+    return found
+
+
+def _without_analyzer(hp: Any) -> Any:
+    """T3's sizes, of which it does not conclude that it is multilingual: it would hook an analyzer into its layers.
+
+    That steers the draws, leaves its hooks behind, and is gone from the package since.
+    """
+
+    class Plain(type(hp)):  # type: ignore[misc]
+        is_multilingual = False
+
+    plain = copy.copy(hp)
+    plain.__class__ = Plain
+    return plain
 
 
 def _float(files: Files, role: str) -> dict[str, Tensor]:

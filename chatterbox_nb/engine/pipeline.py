@@ -70,6 +70,7 @@ class Speaker:
         steps: Euler steps of the flow; None is the model's own.
         at_once: how many chunks are decoded side by side; package noise, which is drawn in order, allows one.
         on_segment: told the index of a chunk and a segment of it, as soon as that sounds; chunks are decoded alone.
+        language: of the texts; None is the model's default.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class Speaker:
         steps: int | None = None,
         at_once: int = 1,
         on_segment: Callable[[int, SpokenChunk], None] | None = None,
+        language: str | None = None,
     ) -> None:
         self.model, self.voice, self.sampling, self.noise = model, voice.copy(), sampling, noise
         self.steps = model.spec.s3gen.cfm_steps if steps is None else steps
         self.texts, self.observer, self.cancel = texts, observer, cancel or CancelToken()
         self.on_segment = on_segment
+        self.language, self.rules = model.language(language), model.rules(language)
         alone = on_segment is not None or isinstance(noise, PackageNoise)
         self.at_once = 1 if alone else min(at_once, len(texts))
         self._parts = [0.0] * len(texts)  # of each chunk's work that is done
@@ -142,13 +145,13 @@ class Speaker:
         return self._sound(index, lines[index], segments)
 
     def _text_ids(self, text: str) -> torch.Tensor:
-        if set(filter(str.isalnum, text)) <= set(self.model.tokenizer.unspeakable(text)):
+        if set(filter(str.isalnum, text)) <= set(self.model.tokenizer.unspeakable(text, self.language)):
             raise TextError(f"{self.model.spec.name} can say nothing of '{text}'.")
-        return self.model.text_ids(text)
+        return self.model.text_ids(text, self.language)
 
     def _advance(self, decoding: Decoder, lines: list[Line]) -> None:
         """A token of each line; lines are begun while there is room for them beside the others."""
-        rules, limit = self.model.spec.text, self.model.spec.max_tokens
+        rules, limit = self.rules, self.model.spec.max_tokens
         while len(lines) < len(self.texts) and len(decoding.lines) < self.at_once:
             index, ids = len(lines), self._ids[len(lines)]
             with _timed(self._seconds[index], "tokens"):
@@ -237,21 +240,21 @@ class Speaker:
         self.cancel.check()
 
 
-def working_bytes(model: Model, texts: list[str], guided: bool) -> int:
+def working_bytes(model: Model, texts: list[str], guided: bool, language: str | None = None) -> int:
     """What a take needs at the least, over the weights: the keys and values of its longest chunk."""
-    dims, rules = model.spec.t3, model.spec.text
-    longest = len(model.text_ids(max(texts, key=len)))  # in characters, so that one is tokenized and not all
+    dims, rules = model.spec.t3, model.rules(language)
+    longest = len(model.text_ids(max(texts, key=len), language))  # in characters, so that one is tokenized and not all
     positions = dims.prefix_length + longest + dims.begins + min(rules.budget(longest), model.spec.max_tokens)
     values = 2 * dims.layers * dims.width * positions * (2 if guided else 1)
     halved = model.t3.compiled and model.plan.precision == "int8"
     return values * BYTES["float16" if halved else model.plan.compute]
 
 
-def chunks_at_once(model: Model, texts: list[str], guided: bool, free: int | None) -> int:
+def chunks_at_once(model: Model, texts: list[str], guided: bool, free: int | None, language: str | None = None) -> int:
     """How many chunks are decoded side by side: as many as pay, and as have room in the free memory."""
     if not (model.t3.compiled or model.t3.runner) or model.spec.t3.layer_parameters < _SMALLEST_PARAMETERS:
         return 1
-    room = _MOST_AT_ONCE if free is None else int(_PART_OF_FREE * free // working_bytes(model, texts, guided))
+    room = _MOST_AT_ONCE if free is None else int(_PART_OF_FREE * free // working_bytes(model, texts, guided, language))
     return max(1, min(_MOST_AT_ONCE, len(texts), room))
 
 

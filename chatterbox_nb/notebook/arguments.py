@@ -121,7 +121,7 @@ def speak_parser(name: str) -> MagicParser:
     parser = MagicParser(name, f"{what} Shows a player and returns the Take.", usage.replace("%", "%%"))
     parser.add_argument("--voice", metavar="V", help="a name of the library, or an audio file")
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed sounds the same")
-    parser.add_argument("--language", metavar="L", help="for models that have several")
+    parser.add_argument("--language", metavar="L", help="its code or English name, for models that have several")
     parser.add_argument("--effort", metavar="E", help=f"best, balanced or fast: {settings.BY_NAME['effort'].about}")
     for option, setting in (
         ("--exaggeration", "exaggeration"),

@@ -31,6 +31,12 @@ def _voices() -> list[str]:
     return ["builtin", *(shlex.quote(name) for name in voices)]
 
 
+def _languages() -> list[str]:
+    from chatterbox_nb.languages import LANGUAGES
+
+    return list(LANGUAGES)
+
+
 _VALUES: dict[str, Callable[[], list[str]]] = {
     "--precision": lambda: list(settings.PRECISIONS),
     "--int8-off": lambda: list(settings.INT8_ROWS),
@@ -38,6 +44,7 @@ _VALUES: dict[str, Callable[[], list[str]]] = {
     "--effort": lambda: list(settings.EFFORTS),
     "--device": _devices,
     "--voice": _voices,
+    "--language": _languages,
 }
 
 

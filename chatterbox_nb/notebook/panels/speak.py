@@ -142,6 +142,8 @@ class Speak(Part):
         for name, field in self.typed.items():
             number = None if known and name != "max_chunk" else getattr(request, name)
             field.value = "" if number is None else f"{number:g}"
+        if request.language in self.language.options:
+            self.language.value = request.language
         voice = request.voice.name if request.voice else "builtin"
         self.voice.value = voice if voice in self.voice.options else "builtin"
 
