@@ -104,10 +104,11 @@ TINY_TURBO = replace(
         speaker_width=32,
     ),
     s3gen=replace(TINY.s3gen, meanflow=True, cfm_steps=2),
+    text=replace(TURBO.text, max_chars=TINY.text.max_chars),
     voice=replace(TURBO.voice, min_seconds=1.0, advised_seconds=1.0),
     **{
         name: getattr(TURBO, name)
-        for name in ("defaults", "unused", "optional", "on_host", "ignores", "closing_tokens")
+        for name in ("tokenizer", "defaults", "unused", "optional", "on_host", "ignores", "closing_tokens")
     },
 )  # fmt: skip
 
