@@ -14,13 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chatterbox_nb.conversion import convert
     from chatterbox_nb.errors import TTSError
     from chatterbox_nb.events import CancelToken, Progress
     from chatterbox_nb.history import takes
     from chatterbox_nb.library import voices
     from chatterbox_nb.notebook.panels import panel
     from chatterbox_nb.speech import info, load, memory, speak, stream, submit, unload
-    from chatterbox_nb.take import SpeechRequest, Take
+    from chatterbox_nb.take import ConversionRequest, SpeechRequest, Take
 
 try:
     __version__ = version("chatterbox-nb")
@@ -33,6 +34,7 @@ _HOME = {
     "speak": "speech",
     "submit": "speech",
     "stream": "speech",
+    "convert": "conversion",
     "info": "speech",
     "memory": "speech",
     "voices": "library",
@@ -40,13 +42,14 @@ _HOME = {
     "panel": "notebook.panels",
     "Take": "take",
     "SpeechRequest": "take",
+    "ConversionRequest": "take",
     "CancelToken": "events",
     "Progress": "events",
     "TTSError": "errors",
 }
 __all__ = [  # noqa: RUF022  in the order people meet them
-    "load", "speak", "stream", "submit", "info", "memory", "voices", "takes", "panel", "unload",
-    "Take", "SpeechRequest", "CancelToken", "Progress", "TTSError",
+    "load", "speak", "stream", "submit", "convert", "info", "memory", "voices", "takes", "panel", "unload",
+    "Take", "SpeechRequest", "ConversionRequest", "CancelToken", "Progress", "TTSError",
 ]  # fmt: skip
 
 
