@@ -121,7 +121,7 @@ class ConversionRequest:
 
 @dataclass(frozen=True)
 class TakeChunk:
-    """A chunk of a take: its text or its part of the clip, the second it starts at, its speech tokens, how they ended."""
+    """A chunk: its text, or which part of a clip it is; the second it starts at, its speech tokens, how they ended."""
 
     text: str
     start_seconds: float

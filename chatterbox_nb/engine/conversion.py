@@ -126,8 +126,9 @@ class Conversion:
                 heard = torch.from_numpy(np.array(self.samples[piece.first * _HEARD_HOP : end]))[None]
                 found: list[int] = tokenizer(heard)[0][0].tolist()
             self.tokens.append(found)
-            self._tell.audio[index] = (piece.end - piece.begin) / TOKENS_PER_SECOND
-            self._tell(index, "tokens", len(found), len(found), 1.0)
+            own = piece.end - piece.begin
+            self._tell.audio[index] = own / TOKENS_PER_SECOND
+            self._tell(index, "tokens", own, own, 1.0)
 
     def sound(self, voice: Voice) -> Iterator[SpokenChunk]:
         """The pieces in a voice, watermarked, in their order; one after the other they are the whole."""
