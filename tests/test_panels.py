@@ -409,6 +409,18 @@ def test_again_says_the_same(panel_with_a_take: Opened) -> None:
     until(lambda: len(panel_with_a_take.takes.list.children) == 2)
 
 
+def test_a_converted_clip_can_be_made_again_and_not_edited(kernel: Kernel, loaded: manager.Manager) -> None:
+    panel = opened(kernel)
+    tts.convert(DEMO_FOLDER / "second_voice.wav", seed=3, effort="fast")
+    until(lambda: len(panel.takes.list.children) == 1)
+    assert "second_voice.wav, in the voice of builtin" in words(panel.takes.list.children[0].children[0])
+    assert "Edit" not in buttons(panel)
+    until(lambda: not buttons(panel)["Again"].disabled)
+    buttons(panel)["Again"].click()
+    spoken(2)
+    assert np.array_equal(tts.takes[0].samples, tts.takes[1].samples)
+
+
 def test_saving_never_writes_over_a_file(
     panel_with_a_take: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
