@@ -20,6 +20,7 @@ from shells import Kernel
 import chatterbox_nb as tts
 from chatterbox_nb import manager
 from chatterbox_nb.checkpoint import catalog
+from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
 from chatterbox_nb.engine.effort import EFFORTS
 from chatterbox_nb.errors import ArgumentError
 from chatterbox_nb.notebook.panels import pump
