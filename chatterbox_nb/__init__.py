@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chatterbox_nb.choices import models
+    from chatterbox_nb.conversion import convert
     from chatterbox_nb.errors import TTSError
     from chatterbox_nb.events import CancelToken, Progress
     from chatterbox_nb.history import takes
     from chatterbox_nb.library import voices
     from chatterbox_nb.notebook.panels import panel
     from chatterbox_nb.speech import info, load, memory, speak, stream, submit, unload
-    from chatterbox_nb.take import SpeechRequest, Take
+    from chatterbox_nb.take import ConversionRequest, SpeechRequest, Take
 
 try:
     __version__ = version("chatterbox-nb")
@@ -34,6 +35,7 @@ _HOME = {
     "speak": "speech",
     "submit": "speech",
     "stream": "speech",
+    "convert": "conversion",
     "info": "speech",
     "memory": "speech",
     "models": "choices",
@@ -42,13 +44,14 @@ _HOME = {
     "panel": "notebook.panels",
     "Take": "take",
     "SpeechRequest": "take",
+    "ConversionRequest": "take",
     "CancelToken": "events",
     "Progress": "events",
     "TTSError": "errors",
 }
 __all__ = [  # noqa: RUF022  in the order people meet them
-    "load", "speak", "stream", "submit", "info", "memory", "models", "voices", "takes", "panel", "unload",
-    "Take", "SpeechRequest", "CancelToken", "Progress", "TTSError",
+    "load", "speak", "stream", "submit", "convert", "info", "memory", "models", "voices", "takes", "panel", "unload",
+    "Take", "SpeechRequest", "ConversionRequest", "CancelToken", "Progress", "TTSError",
 ]  # fmt: skip
 
 

@@ -49,12 +49,13 @@ class Clip:
         return len(self.samples) / self.sample_rate
 
 
-def read_clip(source: str | Path | tuple[Any, int]) -> Clip:
-    """Reads a reference clip, of any rate and any number of channels.
+def read_clip(source: str | Path | tuple[Any, int], longest_seconds: float = _LONGEST_READ_SECONDS) -> Clip:
+    """Reads a clip, of any rate and any number of channels.
 
     Args:
         source: a file that libsndfile reads (WAV, FLAC, MP3, OGG, AIFF, ...), or `(samples, sample_rate)` with
             samples `[n]`, `[n, channels]` or `[channels, n]`, floating point in [-1, 1] or integers at full scale.
+        longest_seconds: of a file, where reading stops.
 
     Raises:
         VoiceError: no such file, not audio, empty, silent, or not finite.
@@ -65,14 +66,14 @@ def read_clip(source: str | Path | tuple[Any, int]) -> Clip:
         clip, name = _from_array(*source), "The array"
     else:
         path = Path(source).expanduser()
-        clip, name = _from_file(path), str(path)
+        clip, name = _from_file(path, longest_seconds), str(path)
     if not len(clip.samples):
         raise VoiceError(f"{name} holds no samples.")
     if not np.isfinite(clip.samples).all():
         raise VoiceError(f"{name} holds NaN or infinite samples.")
     if (rms := float(np.sqrt(np.mean(np.square(clip.samples, dtype=np.float64))))) < _SILENCE_RMS:
         level = f"{20 * math.log10(rms):.0f} dB" if rms else "digital silence"
-        raise VoiceError(f"{name} is silent ({level}); a voice needs speech above -60 dB.")
+        raise VoiceError(f"{name} is silent ({level}); a clip needs speech above -60 dB.")
     return clip
 
 
@@ -83,7 +84,7 @@ def there_is(path: Path) -> bool:
     return False
 
 
-def _from_file(path: Path) -> Clip:
+def _from_file(path: Path, longest_seconds: float) -> Clip:
     import soundfile
 
     if not there_is(path):
@@ -92,11 +93,11 @@ def _from_file(path: Path) -> Clip:
             others = [other.name for other in path.parent.iterdir()]
         raise VoiceError(f"There is no file {path}.{nearest(path.name, others)}")
     if path.is_dir():
-        raise VoiceError(f"{path} is a folder; a reference clip is one audio file.")
+        raise VoiceError(f"{path} is a folder; a clip is one audio file.")
     reason = ""
     try:
         with soundfile.SoundFile(path) as file:
-            frames = min(file.frames, int(_LONGEST_READ_SECONDS * file.samplerate))
+            frames = min(file.frames, int(longest_seconds * file.samplerate))
             samples = file.read(frames, dtype="float32", always_2d=True)
             rate = file.samplerate
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:

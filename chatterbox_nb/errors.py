@@ -4,7 +4,7 @@
     ├── SettingError        a value out of its range, an unknown choice        (also a ValueError)
     ├── ArgumentError       a magic's line that cannot be read
     ├── TextError           text that cannot be spoken
-    ├── VoiceError          a reference clip or voice that cannot be used
+    ├── VoiceError          a clip or voice that cannot be used
     ├── NotLoaded           there is no model to speak with
     ├── Busy                the model thread has other work
     ├── Cancelled           stopped on request; what was finished is kept in `.take`

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from chatterbox_nb import manager
-from chatterbox_nb.take import Take
+from chatterbox_nb.take import ConversionRequest, Take
 
 _KEPT_BYTES = 200_000_000  # of samples: half an hour of audio
 
@@ -26,7 +26,7 @@ class TakeHistory(Sequence[Take]):
         """Keeps a take. The oldest go when there are more than `most`, or 200 MB of samples; the newest stays."""
         with self._lock:
             kept = [take, *self._takes][:most]
-            while len(kept) > 1 and sum(one.samples.nbytes for one in kept) > _KEPT_BYTES:
+            while len(kept) > 1 and sum(map(_bytes, kept)) > _KEPT_BYTES:
                 kept.pop()
             self._takes = kept
         manager.get().changed()
@@ -60,6 +60,12 @@ class TakeHistory(Sequence[Take]):
 
     def __repr__(self) -> str:
         return f"TakeHistory({len(self)} takes, {sum(take.duration for take in self):.1f} s)"
+
+
+def _bytes(take: Take) -> int:
+    """Samples of a take, and of the clip that it was made of."""
+    given = take.request.samples.nbytes if isinstance(take.request, ConversionRequest) else 0
+    return take.samples.nbytes + given
 
 
 takes = TakeHistory()

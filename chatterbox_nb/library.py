@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from chatterbox_nb.errors import VoiceError, nearest
 from chatterbox_nb.events import Progress
 
 if TYPE_CHECKING:
-    from chatterbox_nb.engine.conditioning import Voice
+    from chatterbox_nb.engine.conditioning import Encoders, Voice
     from chatterbox_nb.engine.model import Model
     from chatterbox_nb.jobs import Job
 
@@ -112,30 +112,32 @@ class VoiceLibrary:
 voices = VoiceLibrary()
 
 
-def resolve(model: Model, voice: Any, job: Job[Any]) -> Voice:
+def resolve(model: Model, voice: Any, job: Job[Any], encoders: Callable[[], Encoders] | None = None) -> Voice:
     """What a caller named as a voice, prepared for a model. Runs on the model thread.
 
     Args:
         voice: a Voice, a name of the library, "builtin", an audio file, `(samples, sample_rate)`, or None for the
             model's own.
+        encoders: gives what reads a clip, where the caller reads one too; None is the model's `read_encoders`.
 
     Raises:
         VoiceError: it cannot be used.
     """
     from chatterbox_nb.engine.conditioning import Voice
 
+    read = model.read_encoders if encoders is None else encoders
     if isinstance(voice, Voice):
         return _check_fits(voice, model)
     if voice is None or voice == "builtin":
         return model.builtin_voice()
     if isinstance(voice, str) and voice in voices:
         path = voices.path(voice)
-        return _prepare(model, audio.read_clip(path), voice, job, voices.folder)
+        return _prepare(model, audio.read_clip(path), voice, job, voices.folder, read)
     if isinstance(voice, (str, Path)):
         path = _as_path(voice) if isinstance(voice, str) else voice
-        return _prepare(model, audio.read_clip(path), path.name, job, None)
+        return _prepare(model, audio.read_clip(path), path.name, job, None, read)
     if isinstance(voice, tuple) and len(voice) == 2:
-        return _prepare(model, audio.read_clip(voice), "array", job, None)
+        return _prepare(model, audio.read_clip(voice), "array", job, None, read)
     raise VoiceError(f"A voice is a name, a file, (samples, sample_rate) or a Voice, not {type(voice).__name__}.")
 
 
@@ -156,7 +158,9 @@ def _check_fits(voice: Voice, model: Model) -> Voice:
     return voice
 
 
-def _prepare(model: Model, clip: Clip, name: str, job: Job[Any], folder: Path | None) -> Voice:
+def _prepare(
+    model: Model, clip: Clip, name: str, job: Job[Any], folder: Path | None, encoders: Callable[[], Encoders]
+) -> Voice:
     from chatterbox_nb.engine import conditioning
 
     warned = conditioning.check_clip(clip, model.spec.voice, name)
@@ -170,7 +174,7 @@ def _prepare(model: Model, clip: Clip, name: str, job: Job[Any], folder: Path | 
     if found is None:
         job.observe(Progress("voice", detail=name))
         job.cancel_token.check()
-        found = conditioning.prepare(clip, model.read_encoders(), model.spec, name)
+        found = conditioning.prepare(clip, encoders(), model.spec, name)
         if kept:
             conditioning.write_voice(kept, found)
     found = replace(found, warnings=warned)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from chatterbox_nb import audio, history, library, manager, settings, usage
+from chatterbox_nb import library, making, manager, settings, usage
 from chatterbox_nb import text as texts
-from chatterbox_nb.engine import effort
-from chatterbox_nb.errors import Cancelled, SettingError, TextError, nearest
-from chatterbox_nb.events import CancelToken, Observer, Progress
+from chatterbox_nb.errors import SettingError, TextError
+from chatterbox_nb.events import CancelToken, Observer
 from chatterbox_nb.jobs import Job
-from chatterbox_nb.take import SpeechRequest, Take, TakeChunk, now
+from chatterbox_nb.take import SpeechRequest, Take
 from chatterbox_nb.usage import MemoryReading, PeakMeter
 
 if TYPE_CHECKING:
@@ -29,9 +27,7 @@ _OPTIONS = (
     "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "top_k", "repetition_penalty", "max_chunk",
     "cfm_steps", "voice_seconds",
 )  # fmt: skip
-_ALL_OPTIONS = (*_OPTIONS, "effort", "language")
-# How a take ended is how its least happy chunk ended.
-_WORST = ("stop", "budget", "limit", "cancelled")
+_OTHER_OPTIONS = ("effort", "language")
 
 
 def load(
@@ -184,24 +180,15 @@ class _Asked:
         else:
             if not isinstance(asked, str):
                 raise TextError(f"Text is a str, not {type(asked).__name__}.")
-            for name in options:
-                if name not in _ALL_OPTIONS:
-                    raise SettingError(
-                        f"There is no option '{name}'; there are {', '.join(_ALL_OPTIONS)}."
-                        f"{nearest(name, _ALL_OPTIONS)}"
-                    )
             language = model.language(_language(options.get("language"), model))
-            defaults = effort.defaults(settings.value_of("effort", options.get("effort")), model.spec)
-            values = {name: settings.value_of(name, options.get(name), defaults.get(name)) for name in _OPTIONS}
+            values = making.read_options(options, _OPTIONS, _OTHER_OPTIONS, model.spec)
             self.voice = voice if voice is not None else settings.value_of("voice")
-            self.request = SpeechRequest(asked, _seed(seed), language=language, **values)
+            self.request = SpeechRequest(asked, making.read_seed(seed), language=language, **values)
         self.request, self.ignored = _heeded(self.request, model.spec)
         limit = settings.value_of("max_total")
         if len(self.request.text) > limit:
             raise TextError(f"The text has {len(self.request.text):,} characters; MAX_TOTAL_LENGTH allows {limit:,}.")
-        self.monitored = settings.value_of("monitoring")
-        self.takes_kept = settings.value_of("takes_kept")
-        self.cleanup = settings.value_of("cleanup_interval"), settings.value_of("cuda_cache_interval")
+        self.keeping = making.keeping()
         rules = model.rules(self.request.language)
         self.chunks = texts.chunks(self.request.text, rules, self.request.max_chunk)
 
@@ -221,16 +208,6 @@ def _language(asked: Any, model: Model) -> str | None:
     return None
 
 
-def _seed(seed: int | None) -> int:
-    from chatterbox_nb.engine.noise import LARGEST_SEED, new_seed
-
-    if seed is None:
-        return new_seed()
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= LARGEST_SEED:
-        raise SettingError(f"seed={seed!r} is not a whole number from 0 to {LARGEST_SEED}.")
-    return int(seed)
-
-
 def _take(
     model: Model,
     asked: _Asked,
@@ -245,7 +222,7 @@ def _take(
     tell = manager.get().teller(job)
     job.device, job.needs = model.plan.device, model.parked_bytes
     job.cure = "Try %tts_load --precision int8, or a shorter text (MAX_CHUNK_LENGTH)."
-    with PeakMeter(model.plan.device, active=asked.monitored) as meter:
+    with PeakMeter(model.plan.device, active=asked.keeping.monitored) as meter:
         voice = library.resolve(model, asked.voice, job)
         request = replace(asked.request, voice=voice)
         pieces, language = [chunk.text for chunk in asked.chunks], request.language
@@ -255,90 +232,50 @@ def _take(
             request.top_k, penalty_last=model.spec.t3.gpt2,
         )  # fmt: skip
         noise = StageNoise(request.seed)
-        compose = _Composer(model, request, asked, meter)
-        spoken: list[SpokenChunk] = []
-        stopped = False
-        try:
-            early = on_chunk is not None or on_segment is not None
-            free = usage.read(model.plan.device).allocatable
-            speaker = Speaker(
+        compose = making.Composer(
+            model,
+            request,
+            [chunk.pause_seconds for chunk in asked.chunks],
+            meter,
+            partial(_warnings, model, request, asked.ignored),
+        )
+        early = on_chunk is not None or on_segment is not None
+        free = usage.read(model.plan.device).allocatable
+
+        def chunks() -> Iterator[SpokenChunk]:
+            yield from Speaker(
                 model, voice.shortened(request.voice_seconds), sampling, request.exaggeration, noise, pieces, tell,
                 job.cancel_token, steps=request.cfm_steps,
                 at_once=1 if early else chunks_at_once(model, pieces, request.cfg_weight > 0, free, language),
                 on_segment=None if on_segment is None else lambda index, part: on_segment(compose([part], index)),
                 language=language,
             )  # fmt: skip
-            for chunk in speaker:
-                spoken.append(chunk)
-                if on_chunk is not None:
-                    on_chunk(compose([chunk], first=len(spoken) - 1))
-        except Cancelled:
-            stopped = True
-    manager.get().took(meter.peak or None, *asked.cleanup)
-    if stopped:
-        kept = compose(spoken, cancelled=True) if spoken else None
-        if kept is not None:
-            history.takes.add(kept, asked.takes_kept)
-        seconds = f" ({kept.duration:.1f} s)" if kept else ""
-        raise Cancelled(f"Stopped. {len(spoken)} of {len(asked.chunks)} chunks were finished{seconds}.", kept)
-    tell(Progress("spoken", len(spoken), len(spoken), fraction=1.0))
-    take = compose(spoken)
-    history.takes.add(take, asked.takes_kept)
-    return take
+
+        tell_chunk = None if on_chunk is None else lambda index, chunk: on_chunk(compose([chunk], index))
+        spoken, stopped = making.collect(chunks(), tell_chunk)
+    return making.finish(spoken, len(pieces), stopped, compose, asked.keeping, tell)
 
 
-class _Composer:
-    """Makes takes of spoken chunks."""
-
-    def __init__(self, model: Model, request: SpeechRequest, asked: _Asked, meter: PeakMeter) -> None:
-        self.model, self.request, self.meter, self.ignored = model, request, meter, asked.ignored
-        self.pauses = [chunk.pause_seconds for chunk in asked.chunks]
-
-    def __call__(self, spoken: list[SpokenChunk], first: int = 0, cancelled: bool = False) -> Take:
-        spec = self.model.spec
-        pauses = [self.pauses[index] if chunk.finish is not None else 0.0 for index, chunk in enumerate(spoken, first)]
-        samples, starts = audio.join([chunk.samples for chunk in spoken], pauses, spec.sample_rate)
-        samples.setflags(write=False)
-        finishes = [chunk.finish or "stop" for chunk in spoken] + (["cancelled"] if cancelled else [])
-        stages = dict.fromkeys(stage for chunk in spoken for stage in chunk.seconds)
-        return Take(
-            request=self.request,
-            samples=samples,
-            sample_rate=spec.sample_rate,
-            chunks=tuple(
-                TakeChunk(chunk.text, start, chunk.tokens, chunk.finish or "stop")
-                for chunk, start in zip(spoken, starts, strict=True)
-            ),
-            finish=max(finishes, key=_WORST.index),
-            seconds={stage: sum(chunk.seconds.get(stage, 0.0) for chunk in spoken) for stage in stages},
-            peak_bytes=self.meter.growth,
-            warnings=self._warnings(spoken, first),
-            model=spec.name,
-            precision=self.model.plan.precision,
-            device=self.model.plan.device,
-            weights=self.model.report.weights,
-            created=now(),
-        )
-
-    def _warnings(self, spoken: list[SpokenChunk], first: int) -> tuple[str, ...]:
-        found = list(self.request.voice.warnings) if self.request.voice else []
-        if self.ignored:
-            found.append(f"{self.model.spec.name} has no {', '.join(self.ignored)}: what was asked of it is ignored.")
-        tokenizer, language = self.model.tokenizer, self.model.language(self.request.language)
-        ruled = texts.apply_rules(self.request.text, self.model.rules(language))
-        found += tokenizer.warnings(self.request.text, language)
-        if skipped := tokenizer.unspeakable(ruled, language):
-            listed = " ".join(skipped[:20])
-            found.append(f"{self.model.spec.name} cannot say these characters, they were skipped: {listed}")
-        for index, chunk in enumerate(spoken, first + 1):
-            if chunk.finish is None:
-                continue
-            if not chunk.tokens:
-                found.append(f"Chunk {index} came out empty: '{chunk.text}'. Try another seed.")
-            elif chunk.finish != "stop":
-                seconds = len(chunk.samples) / self.model.spec.sample_rate
-                found.append(
-                    f"Chunk {index} did not end by itself and was cut at {seconds:.0f} s ({chunk.finish}). "
-                    "Try another seed."
-                )
-        return tuple(found)
+def _warnings(
+    model: Model, request: SpeechRequest, ignored: tuple[str, ...], spoken: list[SpokenChunk], first: int
+) -> list[str]:
+    """What the listener should know of chunks, of which the first has this index."""
+    language = model.language(request.language)
+    found = [f"{model.spec.name} has no {', '.join(ignored)}: what was asked of it is ignored."] if ignored else []
+    found += model.tokenizer.warnings(request.text, language)
+    ruled = texts.apply_rules(request.text, model.rules(language))
+    if skipped := model.tokenizer.unspeakable(ruled, language):
+        listed = " ".join(skipped[:20])
+        found.append(f"{model.spec.name} cannot say these characters, they were skipped: {listed}")
+    for index, chunk in enumerate(spoken, first + 1):
+        if chunk.finish is None:
+            continue
+        if not chunk.tokens:
+            found.append(f"Chunk {index} came out empty: '{chunk.text}'. Try another seed.")
+        elif chunk.finish != "stop":
+            seconds = len(chunk.samples) / model.spec.sample_rate
+            found.append(
+                f"Chunk {index} did not end by itself and was cut at {seconds:.0f} s ({chunk.finish}). "
+                "Try another seed."
+            )
+    return found

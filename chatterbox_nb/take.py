@@ -1,14 +1,14 @@
-"""What people hold: a request that can be replayed, and a take that remembers how it was made."""
+"""What people hold: requests that can be replayed, and a take that remembers how it was made."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,23 @@ from chatterbox_nb.shown import Shown
 
 if TYPE_CHECKING:
     from chatterbox_nb.engine.conditioning import Voice
+
+
+class Request(Protocol):
+    """What a take has to know of how it was asked for, whatever was asked for."""
+
+    @property
+    def text(self) -> str:
+        """What is said, or what it is, for people."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def voice(self) -> Voice | None: ...
+
+    def options(self) -> dict[str, Any]:
+        """All but the text and the tensors, as plain values."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,46 @@ class SpeechRequest:
 
 
 @dataclass(frozen=True)
+class ConversionRequest:
+    """Everything that decides how a clip sounds in another voice, besides the model. `convert(request)` does it again.
+
+    Args:
+        clip: where it came from: a file's name, "array", a take's text.
+        samples: what is heard of it, float32 `[n]` at 16 kHz, read-only.
+        sha256: of the samples, which stands for them where requests are compared.
+        seed: of the noise.
+        voice: resolved; None is the model's own.
+        cfm_steps: Euler steps of the flow; None is the model's own.
+        voice_seconds: how much of the voice the flow continues; None is all of it.
+    """
+
+    clip: str
+    samples: Samples = field(repr=False, compare=False)
+    sha256: str
+    seed: int
+    voice: Voice | None = None
+    cfm_steps: int | None = None
+    voice_seconds: float | None = None
+
+    @property
+    def text(self) -> str:
+        return f"{self.clip}, in the voice of {self.voice.name if self.voice else 'builtin'}"
+
+    def options(self) -> dict[str, Any]:
+        """All but the samples and the voice's tensors, as plain values."""
+        return {
+            "seed": self.seed,
+            "voice": self.voice.name if self.voice else "builtin",
+            "clip": self.clip,
+            "clip_sha256": self.sha256[:16],
+            "cfm_steps": self.cfm_steps,
+            "voice_seconds": self.voice_seconds,
+        }
+
+
+@dataclass(frozen=True)
 class TakeChunk:
-    """A chunk of a take: its text, the second it starts at, its speech tokens, how they ended."""
+    """A chunk: its text, or which part of a clip it is; the second it starts at, its speech tokens, how they ended."""
 
     text: str
     start_seconds: float
@@ -84,6 +139,7 @@ class Take(Shown):
     """Speech, and how it was made.
 
     Args:
+        request: a SpeechRequest or a ConversionRequest.
         samples: float32 `[n]` in [-1, 1], read-only, watermarked.
         sample_rate: Hz.
         finish: "stop" when every chunk ended by itself; "budget" or "limit" when one had to be ended; "cancelled".
@@ -93,7 +149,7 @@ class Take(Shown):
         weights: SHA-256 of the model's weights.
     """
 
-    request: SpeechRequest
+    request: Request
     samples: Samples
     sample_rate: int
     chunks: tuple[TakeChunk, ...]

@@ -123,7 +123,7 @@ def test_a_name_that_cannot_be_there_is_a_missing_file(tmp_path: Path, name: str
 
 
 def test_a_folder_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(VoiceError, match="is a folder; a reference clip is one audio file"):
+    with pytest.raises(VoiceError, match="is a folder; a clip is one audio file"):
         read_clip(tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_a_file_without_samples_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("level", "shown"), [(0.0, "digital silence"), (0.0005, "-69 dB")])
 def test_a_silent_file_is_an_error_that_says_how_silent(tmp_path: Path, level: float, shown: str) -> None:
     soundfile.write(tmp_path / "clip.wav", tone(level=level), RATE, subtype="FLOAT")
-    with pytest.raises(VoiceError, match=rf"is silent \({shown}\); a voice needs speech above -60 dB"):
+    with pytest.raises(VoiceError, match=rf"is silent \({shown}\); a clip needs speech above -60 dB"):
         read_clip(tmp_path / "clip.wav")
 
 

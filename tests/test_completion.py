@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +51,21 @@ def test_tab_offers_the_values_of_an_option(kernel: Kernel, option: str, values:
 def test_tab_offers_the_efforts(kernel: Kernel) -> None:
     assert kernel.complete("%%tts --effort ") == list(settings.EFFORTS)
     assert kernel.complete("%tts --seed 7 --effort ba") == ["balanced"]
+
+
+def test_tab_offers_audio_files_and_folders_to_convert(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    for name in ("hello.wav", "hell.FLAC", "help.txt", "clips/one.mp3", "clips/of me.ogg"):
+        (tmp_path / name).touch()
+    assert kernel.complete("%tts_convert ")[:3] == ["clips", "hell.FLAC", "hello.wav"]
+    assert kernel.complete("%tts_convert hel") == ["hell.FLAC", "hello.wav"]
+    assert complete("%tts_convert clips/") == ["clips/one.mp3"]  # a name in quotes begins with a quote
+    assert complete("%tts_convert nowhere/") == []
+    assert kernel.complete("%tts_convert hello.wav --vo") == ["--voice", "--voice-seconds"]
+    assert kernel.complete("%tts_convert hello.wav --effort ba") == ["balanced"]
 
 
 def test_tab_offers_the_devices(kernel: Kernel) -> None:

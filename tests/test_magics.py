@@ -437,6 +437,47 @@ def test_a_file_that_cannot_be_written_leaves_the_take_in_out(demo_kernel: Kerne
 # What is loaded
 
 
+def test_a_clip_is_converted_returned_and_shown_once(demo_kernel: Kernel, tmp_path: Path) -> None:
+    reply = demo_kernel.ok(
+        f"%tts_convert {CLIP} --voice builtin --seed 7 --steps 2 --voice-seconds 1 --out kept --save made.flac"
+    )
+    take = result_of(reply, demo_kernel)
+    assert len(reply.players) == 1
+    assert take.text == "builtin_voice.wav, in the voice of builtin"
+    assert take is demo_kernel["kept"]
+    assert (take.request.seed, take.request.options()["cfm_steps"]) == (7, 2)
+    assert take.request.options()["voice_seconds"] == 1.0
+    assert soundfile.info(tmp_path / "made.flac").frames == len(take)
+    assert reply.printed.startswith("Saved made.flac")
+
+
+def test_a_clip_to_convert_can_be_a_variable_where_no_file_has_its_name(demo_kernel: Kernel, tmp_path: Path) -> None:
+    demo_kernel.ok("%tts --seed 1 --out spoken --quiet Hello there.")
+    demo_kernel.ok("%tts_convert spoken --effort fast --out made --quiet")
+    assert demo_kernel["made"].text == "Hello there., in the voice of builtin"
+    demo_kernel.ok("array = spoken.samples, spoken.sample_rate\n%tts_convert array --effort fast --out made --quiet")
+    assert demo_kernel["made"].text == "array, in the voice of builtin"
+    (tmp_path / "spoken").write_bytes(CLIP.read_bytes())
+    demo_kernel.ok("%tts_convert spoken --effort fast --out made --quiet")
+    assert demo_kernel["made"].duration == pytest.approx(audio.read_clip(CLIP).seconds, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("", "ArgumentError: %tts_convert: name an audio file, or a variable with a Take. See %tts_convert --help"),
+        ("spokn", "ArgumentError: %tts_convert: there is no file spokn and no variable spokn. Did you mean spoken?"),
+        ("number", "there is no file number, and the variable number holds int, not a Take or (samples, sample_rate)."),
+        ("spoken --temperature 1", "there is no option '--temperature'."),
+        ("spoken --out 1x", "ArgumentError: --out 1x is not the name of a variable."),
+        ("spoken --save take.waw", "ends in none of them. Did you mean wav?"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_in_one_line(demo_kernel: Kernel, line: str, error: str) -> None:
+    demo_kernel.ok("%tts --seed 1 --effort fast --out spoken --quiet Hello there.\nnumber = 7")
+    assert error in one_line(demo_kernel.run(f"%tts_convert {line}").error)
+
+
 def test_info_and_memory_are_returned_and_shown_once(demo_kernel: Kernel) -> None:
     info, memory = demo_kernel.ok("%tts_info"), demo_kernel.ok("%tts_memory")
     assert [bundle["text/plain"] for bundle in info.results] == [repr(tts.info())]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import OTHER_SENTENCE, SENTENCE
 
-from chatterbox_nb.audio import read_clip
+from chatterbox_nb.audio import read_clip, resample
 from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
 from chatterbox_nb.engine import conditioning, decode, flow, vocoder
 from chatterbox_nb.engine.conditioning import Voice
+from chatterbox_nb.engine.conversion import Conversion
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import PackageNoise
 from chatterbox_nb.engine.oracle import Package, quiet
@@ -165,6 +166,21 @@ def test_a_clip_becomes_the_packages_conditionals(pair: tuple[Model, Package], c
         assert our_tokens(model, voice, ids, 3, 0.5, 0.5, 60) == package.tokens(ids, 3, 0.5, 0.5, 60)
     finally:
         package.tts.conds = kept
+
+
+def test_a_clip_in_another_voice_is_the_packages(pair: tuple[Model, Package]) -> None:
+    """Tokens, mel, wave and watermark of a clip that is one piece: `ChatterboxVC.generate` itself."""
+    model, package = pair
+    path = DEMO_FOLDER / "second_voice.wav"
+    clip = read_clip(path)
+    with torch.inference_mode():
+        conversion = Conversion(model, resample(clip.samples, clip.sample_rate, 16_000), PackageNoise(0))
+        conversion.hear(model.read_encoders().tokenizer)
+        (piece,) = conversion.sound(model.builtin_voice())
+    assert list(piece.tokens) == package.heard(path)
+    theirs = package.convert(path, seed=0)
+    assert piece.samples.shape == theirs.shape
+    assert np.abs(piece.samples - theirs.clamp(-1, 1).numpy()).max() <= 1e-3
 
 
 def test_one_row_without_guidance_is_the_guided_row(demo: Callable[..., Model]) -> None:

@@ -20,6 +20,7 @@ from shells import Kernel
 import chatterbox_nb as tts
 from chatterbox_nb import manager
 from chatterbox_nb.checkpoint import catalog
+from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
 from chatterbox_nb.engine.effort import EFFORTS
 from chatterbox_nb.errors import ArgumentError
 from chatterbox_nb.notebook.panels import pump
@@ -407,6 +408,18 @@ def test_again_says_the_same(panel_with_a_take: Opened) -> None:
     new, old = tts.takes
     assert np.array_equal(new.samples, old.samples)
     until(lambda: len(panel_with_a_take.takes.list.children) == 2)
+
+
+def test_a_converted_clip_can_be_made_again_and_not_edited(kernel: Kernel, loaded: manager.Manager) -> None:
+    panel = opened(kernel)
+    tts.convert(DEMO_FOLDER / "second_voice.wav", seed=3, effort="fast")
+    until(lambda: len(panel.takes.list.children) == 1)
+    assert "second_voice.wav, in the voice of builtin" in words(panel.takes.list.children[0].children[0])
+    assert "Edit" not in buttons(panel)
+    until(lambda: not buttons(panel)["Again"].disabled)
+    buttons(panel)["Again"].click()
+    spoken(2)
+    assert np.array_equal(tts.takes[0].samples, tts.takes[1].samples)
 
 
 def test_saving_never_writes_over_a_file(

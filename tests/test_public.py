@@ -15,7 +15,8 @@ FLOORS = (
     ("notebook",),
     ("render",),
     ("verification",),
-    ("speech",),
+    ("conversion", "speech"),
+    ("making",),
     ("library", "history"),
     ("take",),
     ("manager", "jobs"),
@@ -33,8 +34,8 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 def test_the_public_names_are_these() -> None:
     assert tts.__all__ == [
-        "load", "speak", "stream", "submit", "info", "memory", "models", "voices", "takes", "panel", "unload",
-        "Take", "SpeechRequest", "CancelToken", "Progress", "TTSError",
+        "load", "speak", "stream", "submit", "convert", "info", "memory", "models", "voices", "takes", "panel",
+        "unload", "Take", "SpeechRequest", "ConversionRequest", "CancelToken", "Progress", "TTSError",
     ]  # fmt: skip
     for name in tts.__all__:
         assert getattr(tts, name) is not None

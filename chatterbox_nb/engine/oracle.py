@@ -12,6 +12,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -113,6 +114,24 @@ class Package:
         with quiet():
             torch.manual_seed(seed)
             return self.s3gen.flow_inference(torch.tensor([tokens]), ref_dict=dict(self.tts.conds.gen), finalize=True)
+
+    def convert(self, clip: Path, seed: int) -> Tensor:
+        """`chatterbox.vc.ChatterboxVC` of the same modules, into the checkpoint's voice: samples `[n]`."""
+        from chatterbox.vc import ChatterboxVC
+
+        with quiet():
+            converter = ChatterboxVC(self.s3gen, "cpu", dict(self.tts.conds.gen))
+            torch.manual_seed(seed)
+            return converter.generate(str(clip))[0]
+
+    def heard(self, clip: Path) -> list[int]:
+        """The S3 tokenizer alone, of a clip read as there."""
+        import librosa
+
+        with quiet(), torch.inference_mode():
+            samples, _ = librosa.load(str(clip), sr=16_000)
+            found: Tensor = self.s3gen.tokenizer(torch.from_numpy(samples)[None])[0]
+        return [int(token) for token in found[0]]
 
     def wave(self, mel: Tensor, seed: int) -> Tensor:
         """The vocoder alone: `[n]`."""

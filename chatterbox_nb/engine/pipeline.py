@@ -9,23 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from chatterbox_nb import events
 from chatterbox_nb.audio import Samples
-from chatterbox_nb.engine import decode, flow, vocoder
+from chatterbox_nb.engine import decode
 from chatterbox_nb.engine.conditioning import TOKENS_PER_SECOND, Voice
 from chatterbox_nb.engine.decode import Decoder, Finish, Line
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import PackageNoise, StageNoise
 from chatterbox_nb.engine.sampling import Sampling
 from chatterbox_nb.engine.segments import Segments
+from chatterbox_nb.engine.sounding import Telling, sounded, timed
 from chatterbox_nb.errors import TextError
-from chatterbox_nb.events import CancelToken, Observer, Progress
+from chatterbox_nb.events import CancelToken, Observer
 from chatterbox_nb.precision.plan import BYTES
 
 # Where each stage of a chunk begins, as a part of the chunk's work: roughly, for estimates of time left.
@@ -95,8 +96,7 @@ class Speaker:
         self.language, self.rules = model.language(language), model.rules(language)
         alone = on_segment is not None or isinstance(noise, PackageNoise)
         self.at_once = 1 if alone else min(at_once, len(texts))
-        self._parts = [0.0] * len(texts)  # of each chunk's work that is done
-        self._audio = [0.0] * len(texts)  # seconds of each chunk's tokens
+        self._tell = Telling([len(text) for text in texts], _STAGE_START, observer, self.cancel)
         self._seconds: list[dict[str, float]] = [{} for _ in texts]
         self._ids = [self._text_ids(text) for text in texts]
         self.cancel.check()
@@ -154,7 +154,7 @@ class Speaker:
         rules, limit = self.rules, self.model.spec.max_tokens
         while len(lines) < len(self.texts) and len(decoding.lines) < self.at_once:
             index, ids = len(lines), self._ids[len(lines)]
-            with _timed(self._seconds[index], "tokens"):
+            with timed(self._seconds[index], "tokens"):
                 lines.append(decoding.begin(ids, self.noise.for_chunk(index), rules.budget(len(ids)), limit))
         working = list(decoding.lines)
         started = time.perf_counter()
@@ -165,44 +165,33 @@ class Speaker:
                 self._seconds[index]["tokens"] += share
                 count = len(line.tokens)
                 expected = max(1, round(rules.tokens_per_text_token * len(self._ids[index])))
-                self._audio[index] = count / TOKENS_PER_SECOND
+                self._tell.audio[index] = count / TOKENS_PER_SECOND
                 self._tell(index, "tokens", count, None, min(1.0, count / expected))
 
     def _sound(self, index: int, line: Line, segments: Segments | None) -> Callable[[], SpokenChunk]:
         """A chunk whose tokens are there, but for the watermark, which the call puts in."""
-        model, spec, seconds = self.model, self.model.spec, self._seconds[index]
+        spec, seconds = self.model.spec, self._seconds[index]
         decoded = line.decoded
         tokens = decode.audible(decoded.tokens, spec.s3gen.codes)
-        self._audio[index] = len(tokens) / TOKENS_PER_SECOND
+        self._tell.audio[index] = len(tokens) / TOKENS_PER_SECOND
         if segments is not None:
             self._segment(index, line, segments)
-            self._parts[index] = 1.0
-            whole = SpokenChunk(self.texts[index], tokens, segments.samples, decoded.finish, seconds)
-            return lambda: whole
+            self._tell.parts[index] = 1.0
+            streamed = SpokenChunk(self.texts[index], tokens, segments.samples, decoded.finish, seconds)
+            return lambda: streamed
         if not tokens:
-            self._parts[index] = 1.0
+            self._tell.parts[index] = 1.0
             empty = SpokenChunk(self.texts[index], (), np.zeros(0, np.float32), decoded.finish, seconds)
             return lambda: empty
 
-        def on_step(step: int) -> None:
-            self._tell(index, "mel", step, self.steps, step / self.steps)
-
-        found = torch.tensor([tokens + spec.closing_tokens], device=model.device)
-        if model.device.type == "cuda" and isinstance(line.noise, StageNoise):
-            vocoder.draw_ahead(model.vocoder, line.noise, 2 * found.shape[1])
-        with _timed(seconds, "mel"):
-            mel = flow.tokens_to_mel(model.flow, found, self.voice, line.noise, self.steps, on_step, self.cancel)
-        self._tell(index, "wave", 0, 1, 0.0)
-        with _timed(seconds, "wave"):
-            wave = vocoder.mel_to_wave(model.vocoder, mel, line.noise).cpu().numpy()
-        if spec.cropped_tokens:
-            wave = wave[: max(1, found.shape[1] - spec.cropped_tokens) * (len(wave) // found.shape[1])]
-        self._tell(index, "watermark", 0, 1, 0.0)
+        whole = sounded(
+            self.model, self.voice, tokens + self.model.spec.closing_tokens, line.noise, self.steps,
+            partial(self._tell, index), seconds, self.cancel, self.model.spec.cropped_tokens,
+        )  # fmt: skip
 
         def marked() -> SpokenChunk:
-            with _timed(seconds, "watermark"):
-                samples = model.watermarker.apply(wave, spec.sample_rate)
-            self._parts[index] = 1.0
+            samples = whole()
+            self._tell.parts[index] = 1.0
             return SpokenChunk(self.texts[index], tokens, samples, decoded.finish, seconds)
 
         return marked
@@ -219,25 +208,6 @@ class Speaker:
             return
         spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in self._seconds[index].items()}
         self.on_segment(index, SpokenChunk(self.texts[index], tokens[known:], samples, line.finish, spent))
-
-    def _tell(self, index: int, stage: str, done: int, total: int | None, part: float) -> None:
-        """Tells the observer, then honours a cancel it may have asked for."""
-        stages = list(_STAGE_START)
-        begin, end = _STAGE_START[stage], _STAGE_START[stages[stages.index(stage) + 1]]
-        self._parts[index] = max(self._parts[index], begin + (end - begin) * part)
-        work = sum(len(text) * part for text, part in zip(self.texts, self._parts, strict=True))
-        self.observer(
-            Progress(
-                stage,
-                done,
-                total,
-                chunk=index,
-                chunks=len(self.texts),
-                audio_seconds=sum(self._audio),
-                fraction=work / sum(map(len, self.texts)),
-            )
-        )
-        self.cancel.check()
 
 
 def working_bytes(model: Model, texts: list[str], guided: bool, language: str | None = None) -> int:
@@ -256,10 +226,3 @@ def chunks_at_once(model: Model, texts: list[str], guided: bool, free: int | Non
         return 1
     room = _MOST_AT_ONCE if free is None else int(_PART_OF_FREE * free // working_bytes(model, texts, guided, language))
     return max(1, min(_MOST_AT_ONCE, len(texts), room))
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started

@@ -16,6 +16,7 @@ from chatterbox_nb import settings
 from chatterbox_nb.errors import ArgumentError, nearest
 
 PANELS = ("precision", "speak", "takes", "memory")  # as they are opened by name
+_WORK = (("--steps", "cfm_steps"), ("--voice-seconds", "voice_seconds"))  # what an effort decides
 _ESCAPE = "" if os.name == "nt" else "\\"  # on Windows a backslash is a part of a path
 
 
@@ -119,11 +120,10 @@ def speak_parser(name: str) -> MagicParser:
     what = "Speaks the cell." if name == "%%tts" else "Speaks the line."
     usage = "%%tts [options]\n<text>" if name == "%%tts" else "%tts [options] TEXT"
     parser = MagicParser(name, f"{what} Shows a player and returns the Take.", usage.replace("%", "%%"))
-    parser.add_argument("--voice", metavar="V", help="a name of the library, or an audio file")
-    parser.add_argument("--seed", type=int, metavar="N", help="the same seed sounds the same")
+    _add_voice(parser)
     parser.add_argument("--language", metavar="L", help="its code or English name, for models that have several")
-    parser.add_argument("--effort", metavar="E", help=f"best, balanced or fast: {settings.BY_NAME['effort'].about}")
-    for option, setting in (
+    _add_settings(
+        parser,
         ("--exaggeration", "exaggeration"),
         ("--cfg", "cfg_weight"),
         ("--temperature", "temperature"),
@@ -132,19 +132,46 @@ def speak_parser(name: str) -> MagicParser:
         ("--top-k", "top_k"),
         ("--repetition-penalty", "repetition_penalty"),
         ("--max-chunk", "max_chunk"),
-        ("--steps", "cfm_steps"),
-        ("--voice-seconds", "voice_seconds"),
-    ):
+        *_WORK,
+    )
+    parser.add_argument("--expand", action="store_true", help="put the values of {names} into the text")
+    _add_targets(parser)
+    return parser
+
+
+def convert_parser() -> MagicParser:
+    what = "Says what a clip says in another voice. Shows a player and returns the Take."
+    parser = MagicParser("%tts_convert", what)
+    parser.add_argument(
+        "file", nargs="?", metavar="FILE", help="an audio file, or a variable with a Take or (samples, sample_rate)"
+    )
+    _add_voice(parser)
+    _add_settings(parser, *_WORK)
+    _add_targets(parser)
+    return parser
+
+
+def _add_voice(parser: MagicParser) -> None:
+    parser.add_argument("--voice", metavar="V", help="a name of the library, or an audio file")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed sounds the same")
+
+
+def _add_settings(parser: MagicParser, *options: tuple[str, str]) -> None:
+    """An effort, and options that are settings, each with its range."""
+    parser.add_argument("--effort", metavar="E", help=f"best, balanced or fast: {settings.BY_NAME['effort'].about}")
+    for option, setting in options:
         row = settings.BY_NAME[setting]
         kind = int if row.kind == "int" else float
         about = row.about.replace("%", "%%")
         parser.add_argument(option, dest=setting, type=kind, metavar="X", help=f"{about} ({row.low:g} to {row.high:g})")
-    parser.add_argument("--expand", action="store_true", help="put the values of {names} into the text")
+
+
+def _add_targets(parser: MagicParser) -> None:
+    """Where a take goes."""
     parser.add_argument("--out", metavar="NAME", help="keep the Take in this variable")
     parser.add_argument("--save", metavar="FILE", help="write a .wav, .flac, .mp3 or .ogg")
     parser.add_argument("--play", action="store_true", help="start playing at once; return nothing, use --out")
     parser.add_argument("--quiet", action="store_true", help="show and return nothing; use --out or --save")
-    return parser
 
 
 def panel_parser() -> MagicParser:
@@ -164,6 +191,7 @@ PARSERS: dict[str, Any] = {
     "%tts_load": load_parser,
     "%%tts": lambda: speak_parser("%%tts"),
     "%tts": lambda: speak_parser("%tts"),
+    "%tts_convert": convert_parser,
     "%tts_panel": panel_parser,
     "%tts_info": lambda: bare_parser("%tts_info", "Says what is loaded."),
     "%tts_memory": lambda: bare_parser("%tts_memory", "Reads the memory, in bytes that were counted."),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from chatterbox_nb import settings
+from chatterbox_nb import audio, settings
 from chatterbox_nb.notebook.arguments import PANELS, PARSERS
 
 
@@ -35,6 +37,17 @@ def _languages() -> list[str]:
     from chatterbox_nb.languages import LANGUAGES
 
     return list(LANGUAGES)
+
+
+def _clips(begun: str) -> list[str]:
+    """Folders and audio files whose path begins so."""
+    folder, _, _ = begun.rpartition("/")
+    start = folder + "/" if "/" in begun else ""
+    there: list[Path] = []
+    with suppress(OSError):  # a folder that is not there, or may not be listed
+        there = sorted(Path(start or ".").expanduser().iterdir())
+    names = [start + path.name for path in there if path.is_dir() or path.suffix.lower().lstrip(".") in audio.FORMATS]
+    return [shlex.quote(name) if " " in name else name for name in names]
 
 
 _VALUES: dict[str, Callable[[], list[str]]] = {
@@ -73,6 +86,8 @@ def complete(line: str) -> list[str]:
     if free and name == "%tts":
         return []  # the text has begun
     words_first = _models() if name == "%tts_load" and not free else []
+    if name == "%tts_convert" and not free:
+        words_first = _clips(current)
     if name == "%tts_panel":
         words_first = [part for part in PANELS if part not in free]
     return _starting(current, [*words_first, *(option for option in parser.options() if option not in before)])

@@ -1,4 +1,4 @@
-"""`%tts_load`, `%%tts`, `%tts`, `%tts_panel`, `%tts_info`, `%tts_memory`, `%tts_unload`.
+"""`%tts_load`, `%%tts`, `%tts`, `%tts_convert`, `%tts_panel`, `%tts_info`, `%tts_memory`, `%tts_unload`.
 
 Magics draw HTML and never widgets; those of `%tts_panel` are the panels'.
 Text arrives as it was written: IPython's own expansion of `$x` and `{x}` is off.
@@ -7,16 +7,18 @@ Text arrives as it was written: IPython's own expansion of `$x` and `{x}` is off
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from IPython.display import display
 
-from chatterbox_nb import manager, speech
+from chatterbox_nb import audio, conversion, manager, speech
 from chatterbox_nb import text as texts
-from chatterbox_nb.errors import ArgumentError, Cancelled
+from chatterbox_nb.errors import ArgumentError, Cancelled, nearest
+from chatterbox_nb.jobs import Job
 from chatterbox_nb.notebook.arguments import PARSERS
 from chatterbox_nb.notebook.progress import ProgressLine
 from chatterbox_nb.render import takes
@@ -27,6 +29,7 @@ _SPEAK_OPTIONS = (
     "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "top_k", "repetition_penalty", "max_chunk",
     "language", "effort", "cfm_steps", "voice_seconds",
 )  # fmt: skip
+_CONVERT_OPTIONS = ("effort", "cfm_steps", "voice_seconds")
 
 
 def _documented(name: str) -> Callable[[Any], Any]:
@@ -79,6 +82,18 @@ class TTSMagics(Magics):
 
     @no_var_expand
     @line_magic
+    @_documented("%tts_convert")
+    def tts_convert(self, line: str) -> Any:
+        asked = self._read("%tts_convert", line)
+        if asked is None:
+            return None
+        if asked.file is None:
+            raise ArgumentError("%tts_convert: name an audio file, or a variable with a Take. See %tts_convert --help")
+        clip, options = self._clip(asked.file), _given(asked, _CONVERT_OPTIONS)
+        return self._made(asked, lambda: conversion.submit(clip, asked.voice, asked.seed, **options), "converted")
+
+    @no_var_expand
+    @line_magic
     @_documented("%tts_info")
     def tts_info(self, line: str) -> Any:
         return None if self._read("%tts_info", line) is None else speech.info()
@@ -118,13 +133,36 @@ class TTSMagics(Magics):
         return asked
 
     def _speak(self, asked: argparse.Namespace, text: str) -> Take | None:
-        _check_targets(asked)
         if asked.expand:
             text = texts.expand(text, self.shell.user_ns)
-        options = {name: value for name in _SPEAK_OPTIONS if (value := getattr(asked, name)) is not None}
+        options = _given(asked, _SPEAK_OPTIONS)
+        return self._made(asked, lambda: speech.submit(text, asked.voice, asked.seed, **options), "spoken")
+
+    def _clip(self, name: str) -> Any:
+        """What is to be converted: a file, or else what a variable of that name holds."""
+        path, held = Path(name).expanduser(), self.shell.user_ns.get(name)
+        if audio.there_is(path):
+            return path
+        if isinstance(held, (Take, tuple)):
+            return held
+        if name in self.shell.user_ns:
+            raise ArgumentError(
+                f"%tts_convert: there is no file {name}, and the variable {name} holds {type(held).__name__}, "
+                "not a Take or (samples, sample_rate)."
+            )
+        held_names = [known for known, value in self.shell.user_ns.items() if isinstance(value, Take)]
+        raise ArgumentError(f"%tts_convert: there is no file {name} and no variable {name}.{nearest(name, held_names)}")
+
+    def _made(self, asked: argparse.Namespace, submit: Callable[[], Job[Take]], done: str) -> Take | None:
+        """Asks for a take and waits, shows it and keeps it, as the options say.
+
+        Args:
+            done: in a word what happens to it: "spoken".
+        """
+        _check_targets(asked)
         progress = ProgressLine(self.shell, asked.quiet)
         try:
-            take = speech.submit(text, asked.voice, asked.seed, **options).wait(progress.tick)
+            take = submit().wait(progress.tick)
         except Cancelled as stopped:
             progress.finish(str(stopped))
             if stopped.take is not None:
@@ -133,7 +171,7 @@ class TTSMagics(Magics):
                     display(stopped.take)
             raise
         except BaseException:
-            progress.finish("Nothing was spoken.")
+            progress.finish(f"Nothing was {done}.")
             raise
         progress.finish(f"{take.tokens} tokens, {seconds(take.duration)} of audio in {seconds(progress.elapsed)}.")
         self._keep(take, asked)
@@ -151,6 +189,11 @@ class TTSMagics(Magics):
             path = take.save(asked.save)
             if not asked.quiet:
                 print(f"Saved {path}, {size(path.stat().st_size)}.")  # noqa: T201
+
+
+def _given(asked: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The options that a line says."""
+    return {name: value for name in names if (value := getattr(asked, name)) is not None}
 
 
 def _check_targets(asked: argparse.Namespace) -> None:

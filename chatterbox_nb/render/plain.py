@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chatterbox_nb.render.units import part, seconds, size, unverified
+from chatterbox_nb.take import ConversionRequest
 
 if TYPE_CHECKING:
     from chatterbox_nb.choices import ModelTable
@@ -30,6 +31,8 @@ def caption(take: Take) -> str:
     ]
     if len(take):
         facts.append(f"real-time factor {take.real_time_factor:.2f}")
+    if isinstance(take.request, ConversionRequest):
+        facts.insert(1, f"from {take.request.clip}")
     if len(take.chunks) > 1:
         facts.insert(1, f"{len(take.chunks)} chunks")
     if take.finish != "stop":

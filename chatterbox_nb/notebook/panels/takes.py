@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from chatterbox_nb import audio, history, speech
+from chatterbox_nb import audio, conversion, history, speech
 from chatterbox_nb.notebook.panels import widgets
 from chatterbox_nb.notebook.panels.part import Part, Whole
 from chatterbox_nb.notebook.panels.state import State
 from chatterbox_nb.render import panels as drawn
 from chatterbox_nb.render.units import size
-from chatterbox_nb.take import SpeechRequest, Take
+from chatterbox_nb.take import ConversionRequest, Request, SpeechRequest, Take
 
 _EMPTY = "Nothing has been spoken yet. Takes of magics and of tts.speak come here too; in Python they are tts.takes."
 
@@ -70,19 +70,25 @@ class Takes(Part):
         self.tell(f"Saved {written}, {size(written.stat().st_size)}.", "done")
 
 
+def _again(request: Request) -> None:
+    if isinstance(request, ConversionRequest):
+        conversion.submit(request)
+    elif isinstance(request, SpeechRequest):
+        speech.submit(request)
+
+
 class _TakeRow:
     """A take with what can be done with it."""
 
     def __init__(self, take: Take, part: Takes) -> None:
         self.take = take
         self.again = widgets.button(
-            "Again", part.guarded(lambda: speech.submit(take.request)), "Say the same again, with the same seed"
+            "Again", part.guarded(lambda: _again(take.request)), "Say the same again, with the same seed"
         )
         buttons: list[Any] = [self.again]
-        if (edit := part.edit) is not None:
-            buttons.append(
-                widgets.button("Edit", part.guarded(lambda: edit(take.request)), "Put it into the Speak panel")
-            )
+        request, edit = take.request, part.edit
+        if edit is not None and isinstance(request, SpeechRequest):
+            buttons.append(widgets.button("Edit", part.guarded(lambda: edit(request)), "Put it into the Speak panel"))
         buttons += [
             widgets.button("Save", part.settled(lambda: part.save(take)), "Write it to a file"),
             widgets.button("Delete", part.guarded(lambda: history.takes.remove(take)), "Forget this take"),
