@@ -161,9 +161,8 @@ def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
     """A stage at a time. Short: a second of the reference, and one step."""
     import torch
 
-    from chatterbox_nb.engine import decode, flow, vocoder
+    from chatterbox_nb.engine import decode, flow, sampling, vocoder
     from chatterbox_nb.engine.noise import StageNoise
-    from chatterbox_nb.engine.sampling import Sampling
 
     spec, noise = model.spec, StageNoise(0)
     voice = model.builtin_voice().shortened(1.0 if short else None)
@@ -171,9 +170,7 @@ def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
     ids = model.text_ids(text)
     begun = time.perf_counter()
     prefix = decode.prefill(model.t3, voice.speaker, voice.t3_prompt, 0.5)
-    own = {name: value for name, value in spec.defaults.items() if name in Sampling.__dataclass_fields__}
-    sampling = Sampling(**own, penalty_last=spec.t3.gpt2)  # type: ignore[arg-type]
-    with decode.Decoding(model.t3, prefix, sampling) as decoding:
+    with decode.Decoding(model.t3, prefix, sampling.of(spec)) as decoding:
         line = decoding.begin(ids, noise, tokens, tokens)
         stamps = [time.perf_counter()]
         while line.finish is None:

@@ -27,6 +27,7 @@ _OPTIONS = (
     "exaggeration", "cfg_weight", "temperature", "min_p", "top_p", "top_k", "repetition_penalty", "max_chunk",
     "cfm_steps", "voice_seconds",
 )  # fmt: skip
+_DRAWN = ("cfg_weight", "temperature", "min_p", "top_p", "top_k", "repetition_penalty")  # options of a draw
 _OTHER_OPTIONS = ("effort", "language")
 
 
@@ -215,9 +216,9 @@ def _take(
     on_chunk: Callable[[Take], None] | None,
     on_segment: Callable[[Take], None] | None,
 ) -> Take:
+    from chatterbox_nb.engine import sampling
     from chatterbox_nb.engine.noise import StageNoise
     from chatterbox_nb.engine.pipeline import Speaker, chunks_at_once, working_bytes
-    from chatterbox_nb.engine.sampling import Sampling
 
     tell = manager.get().teller(job)
     job.device, job.needs = model.plan.device, model.parked_bytes
@@ -227,10 +228,7 @@ def _take(
         request = replace(asked.request, voice=voice)
         pieces, language = [chunk.text for chunk in asked.chunks], request.language
         job.needs = working_bytes(model, pieces, request.cfg_weight > 0, language)
-        sampling = Sampling(
-            request.cfg_weight, request.temperature, request.min_p, request.top_p, request.repetition_penalty,
-            request.top_k, penalty_last=model.spec.t3.gpt2,
-        )  # fmt: skip
+        drawn = sampling.of(model.spec, **{name: getattr(request, name) for name in _DRAWN})
         noise = StageNoise(request.seed)
         compose = making.Composer(
             model,
@@ -244,8 +242,8 @@ def _take(
 
         def chunks() -> Iterator[SpokenChunk]:
             yield from Speaker(
-                model, voice.shortened(request.voice_seconds), sampling, request.exaggeration, noise, pieces, tell,
-                job.cancel_token, steps=request.cfm_steps,
+                model, voice.shortened(request.voice_seconds), drawn, request.exaggeration, noise, pieces,
+                tell, job.cancel_token, steps=request.cfm_steps,
                 at_once=1 if early else chunks_at_once(model, pieces, request.cfg_weight > 0, free, language),
                 on_segment=None if on_segment is None else lambda index, part: on_segment(compose([part], index)),
                 language=language,

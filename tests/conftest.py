@@ -21,7 +21,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from chatterbox_nb import manager
-from chatterbox_nb.checkpoint import source, synthetic
+from chatterbox_nb.checkpoint import catalog, source, synthetic
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.precision import device
 
@@ -80,11 +80,43 @@ def multilingual(multilingual_folder: Path) -> engine.Model:
 
 
 @pytest.fixture(scope="session")
-def full() -> engine.Model:
-    """Random weights of the English model's true size, at fp32; written once to out/full, 3.2 GB."""
-    folder = Path(__file__).parent.parent / "out" / "full"
-    spec, files = source.find("english", synthetic.kept_full(folder))
+def turbo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random checkpoint with turbo's GPT-2 and mean flow. Read only."""
+    return synthetic.write(synthetic.TINY_TURBO, tmp_path_factory.mktemp("turbo"))
+
+
+@pytest.fixture(scope="session")
+def turbo(turbo_folder: Path) -> engine.Model:
+    """The same at fp32."""
+    spec, files = source.find(source=turbo_folder)
     return engine.load(spec, files, "fp32", device.facts("cpu"))
+
+
+def _full(name: str, folder: str) -> engine.Model:
+    """Random weights of a model's true size, at fp32; written once into out, up to 3.2 GB."""
+    place = Path(__file__).parent.parent / "out" / folder
+    spec, files = source.find(name, synthetic.kept_full(place, catalog.spec(name)))
+    return engine.load(spec, files, "fp32", device.facts("cpu"))
+
+
+@pytest.fixture(scope="session")
+def full() -> engine.Model:
+    return _full("english", "full")
+
+
+@pytest.fixture(scope="module")
+def full_turbo() -> engine.Model:
+    return _full("turbo", "models/turbo")
+
+
+@pytest.fixture(scope="module")
+def full_nano() -> engine.Model:
+    return _full("nano", "models/nano")
+
+
+@pytest.fixture(scope="module")
+def full_multilingual() -> engine.Model:
+    return _full("multilingual-v3", "models/multilingual-v3")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from conftest import OTHER_SENTENCE, SENTENCE
 
 from chatterbox_nb.audio import read_clip, resample
 from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
-from chatterbox_nb.engine import conditioning, decode, flow, vocoder
+from chatterbox_nb.engine import conditioning, decode, flow, sampling, vocoder
 from chatterbox_nb.engine.conditioning import Voice
 from chatterbox_nb.engine.conversion import Conversion
 from chatterbox_nb.engine.model import Model
@@ -28,16 +28,17 @@ CASES = [
 ]
 
 
-# `full` is random weights of the English model's true size (make oracle-full), `english` the real ones
-# (make test-weights).
+# `full` and its like are random weights of a model's true size (make oracle-full), `english` the real ones (make
+# test-weights).
 PAIRS = [
     "demo",
     "tiny",
     "multilingual",
-    pytest.param("full", marks=pytest.mark.full),
+    "turbo",
+    *(pytest.param(name, marks=pytest.mark.full) for name in ("full", "full_turbo", "full_nano", "full_multilingual")),
     pytest.param("english", marks=pytest.mark.weights),
 ]
-LIMIT = {"demo": 120, "tiny": 120, "tiny-multilingual": 120, "english": 64}
+TINY_LIMIT, FULL_LIMIT = 120, 64  # speech tokens
 
 
 @pytest.fixture(scope="module", params=PAIRS)
@@ -51,10 +52,14 @@ def pair(request: pytest.FixtureRequest) -> tuple[Model, Package]:
 def our_tokens(
     model: Model, voice: Voice, ids: torch.Tensor, seed: int, cfg: float, exaggeration: float, limit: int
 ) -> list[int]:
+    """As drawn; of turbo, which has neither guidance nor emotion, without the stop, which its package takes away."""
+    turbo = model.spec.t3.gpt2
     with torch.inference_mode():
         prefix = decode.prefill(model.t3, voice.speaker, voice.t3_prompt, exaggeration)
-        options = Sampling(cfg_weight=cfg)
-        return list(decode.decode(model.t3, prefix, ids, options, PackageNoise(seed), limit, limit).tokens)
+        # The package is asked for English's penalty, too, where a model has another.
+        options = sampling.of(model.spec) if turbo else Sampling(cfg_weight=cfg)
+        tokens = list(decode.decode(model.t3, prefix, ids, options, PackageNoise(seed), limit, limit).tokens)
+    return tokens[:-1] if turbo and tokens[-1] == model.spec.t3.stop_speech else tokens
 
 
 @pytest.mark.parametrize(("seed", "text", "cfg", "exaggeration"), CASES)
@@ -62,7 +67,7 @@ def test_speech_tokens_are_equal(
     pair: tuple[Model, Package], seed: int, text: str, cfg: float, exaggeration: float
 ) -> None:
     model, package = pair
-    ids, limit = model.text_ids(text), LIMIT[model.spec.name]
+    ids, limit = model.text_ids(text), TINY_LIMIT if model.report.bytes < 10**8 else FULL_LIMIT
     ours = our_tokens(model, model.builtin_voice(), ids, seed, cfg, exaggeration, limit)
     assert len(ours) > 10
     assert ours == package.tokens(ids, seed, cfg, exaggeration, limit)
@@ -101,7 +106,9 @@ def test_mel_given_equal_tokens(pair: tuple[Model, Package], seed: int) -> None:
     model, package = pair
     tokens = torch.randint(0, model.spec.s3gen.codes, (40,), generator=torch.Generator().manual_seed(seed)).tolist()
     with torch.inference_mode():
-        ours = flow.tokens_to_mel(model.flow, torch.tensor([tokens]), model.builtin_voice(), PackageNoise(seed), 10)
+        ours = flow.tokens_to_mel(
+            model.flow, torch.tensor([tokens]), model.builtin_voice(), PackageNoise(seed), model.spec.s3gen.cfm_steps
+        )
     theirs = package.mel(tokens, seed)
     assert ours.shape == theirs.shape == (1, 80, 80)
     assert (ours - theirs).abs().max() <= 1e-4
@@ -124,11 +131,13 @@ def test_wave_given_the_same_mel_and_noise(pair: tuple[Model, Package], seed: in
 def test_the_whole_take_is_the_packages(pair: tuple[Model, Package]) -> None:
     """Tokens, mel, wave and watermark from one stream of noise: `generate` itself."""
     model, package = pair
-    several = {"language_id": "en", "repetition_penalty": 1.2} if len(model.spec.languages) > 1 else {}
+    several = {"language_id": "en", "repetition_penalty": 1.2} if model.spec.tokenizer == "multilingual" else {}
     theirs = package.generate(SENTENCE, seed=11, **several)
+    if cropped := model.spec.cropped_tokens:  # as it is upstream since; this release keeps the last token's noise
+        theirs = theirs[: -cropped * 960]
     with torch.inference_mode():
-        speaker = Speaker(model, model.builtin_voice(), Sampling(), 0.5, PackageNoise(11), [SENTENCE])
-        (chunk,) = speaker
+        options = sampling.of(model.spec)
+        (chunk,) = Speaker(model, model.builtin_voice(), options, 0.5, PackageNoise(11), [SENTENCE])
     assert chunk.samples.shape == theirs.shape
     # The package lets the watermark exceed full scale, we do not. A millionth in f0 moves the sine's phase over time.
     assert np.abs(chunk.samples - theirs.clamp(-1, 1).numpy()).max() <= 1e-3
@@ -138,14 +147,15 @@ def test_the_whole_take_is_the_packages(pair: tuple[Model, Package]) -> None:
 def clip_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import soundfile
 
-    builtin = DEMO_FOLDER / "builtin_voice.wav"
+    samples, rate = soundfile.read(DEMO_FOLDER / "builtin_voice.wav", dtype="float32")
+    samples = np.tile(samples, 3)  # turbo wants more than 5 s
+    folder = tmp_path_factory.mktemp("clip")
     if request.param == "mono_24k":
-        return builtin
-    samples, rate = soundfile.read(builtin, dtype="float32")
+        soundfile.write(folder / "mono.wav", samples, rate, subtype="FLOAT")
+        return folder / "mono.wav"
     resampled = np.interp(np.arange(0, len(samples), rate / 44_100), np.arange(len(samples)), samples)
-    path = tmp_path_factory.mktemp("clip") / "stereo.flac"
-    soundfile.write(path, np.stack([resampled, 0.5 * resampled], axis=1), 44_100)
-    return path
+    soundfile.write(folder / "stereo.flac", np.stack([resampled, 0.5 * resampled], axis=1), 44_100)
+    return folder / "stereo.flac"
 
 
 def test_a_clip_becomes_the_packages_conditionals(pair: tuple[Model, Package], clip_path: Path) -> None:
@@ -180,7 +190,8 @@ def test_a_clip_in_another_voice_is_the_packages(pair: tuple[Model, Package]) ->
     assert list(piece.tokens) == package.heard(path)
     theirs = package.convert(path, seed=0)
     assert piece.samples.shape == theirs.shape
-    assert np.abs(piece.samples - theirs.clamp(-1, 1).numpy()).max() <= 1e-3
+    # Over these 2 s a millionth in f0 moves the phase of random weights' sines by a thousandth.
+    assert np.abs(piece.samples - theirs.clamp(-1, 1).numpy()).max() <= 2e-3
 
 
 def test_one_row_without_guidance_is_the_guided_row(demo: Callable[..., Model]) -> None:

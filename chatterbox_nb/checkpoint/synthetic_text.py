@@ -58,6 +58,8 @@ def write(spec: ModelSpec, folder: Path) -> None:
     for role, content in _FILES[spec.tokenizer](spec).items():
         text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
         (folder / spec.file(role).name).write_text(text, encoding="utf-8")
+    if spec.tokenizer == "gpt2":  # which the package reads its own by; we need none of it
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
 
 
 def _english(spec: ModelSpec) -> dict[str, Any]:

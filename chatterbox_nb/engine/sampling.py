@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.engine.noise import Noise
 
 COLDEST = 1e-6  # below this, logits divided by the temperature would not be finite
@@ -33,6 +35,12 @@ class Sampling:
     repetition_penalty: float = 1.2
     top_k: int = 0
     penalty_last: bool = False
+
+
+def of(spec: ModelSpec, **options: float) -> Sampling:
+    """A model's own options of a draw, and these over them."""
+    own: dict[str, Any] = {name: value for name, value in spec.defaults.items() if hasattr(Sampling, name)}
+    return Sampling(**{**own, **options}, penalty_last=spec.t3.gpt2)
 
 
 def guide(logits: Tensor, cfg_weight: float) -> Tensor:
