@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,9 +133,13 @@ def test_the_whole_take_is_the_packages(pair: tuple[Model, Package]) -> None:
     """Tokens, mel, wave and watermark from one stream of noise: `generate` itself."""
     model, package = pair
     several = {"language_id": "en", "repetition_penalty": 1.2} if model.spec.tokenizer == "multilingual" else {}
+    marker, ending = package.tts.watermarker, -960 * model.spec.cropped_tokens or None
+    # Upstream has since left out the last token's noise, before the wave is marked; this release keeps it.
+    package.tts.watermarker = SimpleNamespace(
+        apply_watermark=lambda wave, sample_rate: marker.apply_watermark(wave[:ending], sample_rate=sample_rate)
+    )
     theirs = package.generate(SENTENCE, seed=11, **several)
-    if cropped := model.spec.cropped_tokens:  # as it is upstream since; this release keeps the last token's noise
-        theirs = theirs[: -cropped * 960]
+    package.tts.watermarker = marker
     with torch.inference_mode():
         options = sampling.of(model.spec)
         (chunk,) = Speaker(model, model.builtin_voice(), options, 0.5, PackageNoise(11), [SENTENCE])

@@ -56,6 +56,15 @@ def test_tokens_and_length_are_those_of_one_piece(once: Spoken, streamed: Spoken
         assert len(chunk.samples) == len(whole.samples) == HOP * len(whole.tokens)
 
 
+@pytest.mark.parametrize(("name", "more"), [("turbo", 3), ("multilingual", -1)])
+def test_a_models_own_end_is_that_of_one_piece(request: pytest.FixtureRequest, name: str, more: int) -> None:
+    """Turbo's chunks end with three tokens of silence, and multilingual's without the last token's noise."""
+    model: Model = request.getfixturevalue(name)
+    (whole,), (chunk,) = (spoken(model, [SENTENCE], streamed)[1] for streamed in (False, True))
+    assert chunk.tokens == whole.tokens
+    assert len(chunk.samples) == len(whole.samples) == HOP * (len(whole.tokens) + more)
+
+
 def test_segments_make_up_their_chunk(streamed: Spoken) -> None:
     pieces, chunks = streamed
     assert [index for index, _ in pieces] == sorted(index for index, _ in pieces)

@@ -121,6 +121,7 @@ TINY_MULTILINGUAL = replace(
     tokenizer="multilingual",
     t3=replace(TINY.t3, text_vocab=704, start_text=255),
     text=replace(MULTILINGUAL_V3.text, max_chars=TINY.text.max_chars),
+    cropped_tokens=MULTILINGUAL_V3.cropped_tokens,
 )
 
 
