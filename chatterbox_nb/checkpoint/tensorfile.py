@@ -71,15 +71,16 @@ class TensorFile:
 
     Args:
         path: the file.
-        on_bytes: given the bytes of each tensor that is read, which are the same whether its rows are shared or not.
+        on_read: given the name and the bytes of each tensor that is read; the bytes are the same whether its rows are
+            shared or not.
 
     Raises:
         SourceError: the file is missing, truncated, or not safetensors, or its shared rows make no sense.
     """
 
-    def __init__(self, path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> None:
+    def __init__(self, path: Path, on_read: Callable[[str, memoryview], None] | None = None) -> None:
         self.path = path
-        self._on_bytes = on_bytes
+        self._on_read = on_read
         self.entries, self._shared, self.metadata = _read_header(path)
         self._file: BinaryIO = path.open("rb", buffering=0)
         self._map: mmap.mmap | None = None
@@ -90,6 +91,10 @@ class TensorFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends reading; what was viewed stays."""
         self._file.close()
 
     def view(self, name: str) -> Tensor:
@@ -114,8 +119,8 @@ class TensorFile:
         tensor = self._read(name, shared.stored if shared else self.entries[name])
         if shared:
             tensor = tensor.index_select(0, shared.rows)
-        if self._on_bytes is not None:
-            self._on_bytes(_data(tensor))
+        if self._on_read is not None:
+            self._on_read(name, _data(tensor))
         return tensor
 
     def _read(self, name: str, entry: Entry) -> Tensor:
