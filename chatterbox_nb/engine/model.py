@@ -141,7 +141,7 @@ class Prepared:
     @property
     def shared_bytes(self) -> int:
         """Bytes of its components that are in memory already."""
-        return self.plan.bytes_of(self.known.found)
+        return weights.bytes_of(self.plan, self.known.found)
 
     @property
     def added_bytes(self) -> int:

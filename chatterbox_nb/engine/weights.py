@@ -33,8 +33,8 @@ from chatterbox_nb.precision.plan import Plan, TensorInfo
 if TYPE_CHECKING:
     from chatterbox_nb.engine.model import Prepared
 
-# What is hashed to find out whether it is in memory already. To hash costs a third of what a load from the checkpoint
-# does, and is in vain when the answer is no: T3 is a model's own, and found only where its file is known by a note.
+# What is hashed to find out whether it is in memory already. To hash costs less than a third of what reading and
+# converting does, and is in vain when the answer is no: T3 is a model's own, and found only where a note knows it.
 _LOOKED_FOR = ("flow", "vocoder")
 
 
@@ -82,17 +82,23 @@ def look(
         if note is None and cache is not None:
             note = cache.note(state)
         if note is None:
-            wanted = [component for component in _LOOKED_FOR if RESIDENT[component] == role]
+            wanted = [one for one in _LOOKED_FOR if RESIDENT[one] == role and shared.has(kinds[one])]
             sums = Sums()
             with TensorFile(files.path(role), sums) as file:
                 check(file, role, spec, tensors)
-                if any(shared.has(kinds[component]) for component in wanted):
+                if wanted:
                     note = _hashed(file, sums, wanted, tensors, cancel)
         if note is not None:
             notes[role] = note
-    digests = {component: digest for note in notes.values() for component, digest in note.items()}
+    digests = {one: digest for role, note in notes.items() for one, digest in note.items() if RESIDENT.get(one) == role}
     found = {component: shared.get(kinds[component], digest) for component, digest in digests.items()}
     return Known(kinds, states, digests, {component: module for component, module in found.items() if module})
+
+
+def bytes_of(planned: Plan, components: Iterable[str]) -> int:
+    """Bytes of the tensors of some components, by the plan."""
+    wanted = set(components)
+    return sum(row.resident_bytes for row in planned.rows if row.component in wanted)
 
 
 def check(file: TensorFile, role: str, spec: ModelSpec, tensors: Iterable[TensorInfo]) -> None:
@@ -171,8 +177,8 @@ def _notes(known: Known, contents: Contents) -> dict[str, Contents]:
 
 def _part(prepared: Prepared, components: Iterable[str], of: Iterable[str]) -> float:
     """What some of the components are of others, by their bytes."""
-    sizes = prepared.plan.bytes_of(components), prepared.plan.bytes_of(of)
-    return sizes[0] / sizes[1] if sizes[1] else 1.0
+    whole = bytes_of(prepared.plan, of)
+    return bytes_of(prepared.plan, components) / whole if whole else 1.0
 
 
 def _from_cache(prepared: Prepared, modules: Modules, lacking: Sequence[str], warnings: list[str]) -> list[str]:
@@ -206,15 +212,12 @@ def _key(prepared: Prepared, component: str, digest: str) -> str:
 
 
 def _read(prepared: Prepared, component: str, file: TensorFile, modules: Modules, told: _Told) -> None:
-    device, planned = torch.device(prepared.plan.device), prepared.plan
-    caches.read(
-        file,
-        modules[component],
-        device,
-        lambda count: told(count, f"{component}, from the cache"),
-        prepared.phase.cancel,
-        _shares(planned),
-    )
+    def on_bytes(count: int) -> None:
+        told(count, f"{component}, from the cache")
+
+    on_bytes(min(entry.offset for entry in file.entries.values()))  # the header
+    device, cancel = torch.device(prepared.plan.device), prepared.phase.cancel
+    caches.read(file, modules[component], device, on_bytes, cancel, _shares(prepared.plan))
 
 
 def _shares(planned: Plan) -> bool:

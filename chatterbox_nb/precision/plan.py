@@ -207,11 +207,6 @@ class Plan:
         """Bytes of the tensors that stay in memory."""
         return sum(row.resident_bytes for row in self.rows)
 
-    def bytes_of(self, components: Iterable[str]) -> int:
-        """Of them, those that are of these components."""
-        wanted = set(components)
-        return sum(row.resident_bytes for row in self.rows if row.component in wanted)
-
     @property
     def keeps_encoders(self) -> bool:
         """Whether what reads a clip stays in memory between voices."""
