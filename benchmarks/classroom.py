@@ -36,8 +36,8 @@ import chatterbox_nb as tts
 report = tts.load("english", precision="int8", device="cpu", source={folder!r})
 """
 OF_ITS_OWN = """
-import chatterbox_nb.engine.model
-chatterbox_nb.engine.model._shares = lambda planned: False
+import chatterbox_nb.engine.weights
+chatterbox_nb.engine.weights._shares = lambda planned: False
 """
 SPEAK = f"""
 from dataclasses import replace

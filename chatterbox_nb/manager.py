@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatterbox_nb import settings, usage
 from chatterbox_nb.checkpoint import catalog
+from chatterbox_nb.engine.store import Store
 from chatterbox_nb.errors import NotLoaded
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.jobs import Job, ModelThread, in_one_line
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from chatterbox_nb.choices import Outlook
     from chatterbox_nb.engine.model import Model, Prepared
     from chatterbox_nb.engine.report import LoadReport
-    from chatterbox_nb.precision.plan import DeviceFacts, Plan
+    from chatterbox_nb.precision.plan import DeviceFacts
 
 # A model of fewer parameters than this is slower with every further thread (one thread keeps 100 times the speed of
 # two when the machine is busy).
@@ -89,6 +90,7 @@ class Manager(ModelThread):
 
     def __init__(self) -> None:
         super().__init__(after_failure=self._rest)
+        self.store = Store()  # what the next model may share with this one
         self.model: Model | None = None
         self._key: tuple[Any, ...] | None = None
         self._asked: Asked | None = None
@@ -169,11 +171,11 @@ class Manager(ModelThread):
             planned = replace(self.model.plan, why=asked.why)
             self.model.plan, self.model.report = planned, replace(self.model.report, plan=planned)
             return self.model.report
-        prepared = _prepare(asked, spec, files, facts, tell, job.cancel_token)
+        prepared = self._prepare(asked, spec, files, facts, tell, job.cancel_token)
         asked = replace(asked, precision=prepared.plan.precision)
-        job.needs, job.cure = prepared.plan.expected_bytes, cure(prepared.plan.precision, spec.name)
+        job.needs, job.cure = prepared.added_bytes, cure(prepared.plan.precision, spec.name)
         prepared.check_room(facts.free_bytes)
-        before = self._asked if self.model is not None and not self._fits_beside(prepared.plan, facts) else None
+        before = self._asked if self.model is not None and not self._fits_beside(prepared, facts) else None
         if before is not None:
             self._drop()
         failure: BaseException | None = None
@@ -182,13 +184,33 @@ class Manager(ModelThread):
         except BaseException as error:
             failure = in_one_line(error, job)
         if failure is not None:
+            kept = prepared.known.found  # of the old model: it need not be loaded again
             del prepared
             if before is not None:
                 self._restore(before, tell, failure)
+            del kept
             raise failure
         self._take_on(fresh, asked, _key(asked, spec, files, facts))
         tell(Progress("loaded", detail=spec.name))
         return fresh.report
+
+    def _prepare(
+        self,
+        asked: Asked,
+        spec: ModelSpec,
+        files: Files,
+        facts: DeviceFacts,
+        tell: Observer,
+        cancel: CancelToken | None,
+    ) -> Prepared:
+        from chatterbox_nb.checkpoint.cache import QuantizedCache
+        from chatterbox_nb.engine import model as engine
+
+        return engine.prepare(
+            spec, files, asked.precision, facts, asked.kernel, asked.why, tell, cancel, off=asked.off,
+            keep_encoders=asked.keep_encoders, cache=QuantizedCache(asked.cache) if asked.cache else None,
+            store=self.store,
+        )  # fmt: skip
 
     def _facts(self, device: str, wake: bool = True) -> DeviceFacts:
         """A device with the memory that is free for another model: what the one that is loaded has counts as free.
@@ -220,11 +242,10 @@ class Manager(ModelThread):
         precision, because = choose_precision(self.model.tensors, facts)
         return replace(asked, precision=precision, why=f"auto, {because}")
 
-    def _fits_beside(self, planned: Plan, facts: DeviceFacts) -> bool:
-        """Whether a model fits while the loaded one is still there."""
-        assert self.model is not None
+    def _fits_beside(self, prepared: Prepared, facts: DeviceFacts) -> bool:
+        """Whether what a model does not share with the loaded one fits while that is still there."""
         there = self._bytes_on(facts.name)
-        return facts.free_bytes is None or _LOADING * planned.expected_bytes < facts.free_bytes - there
+        return facts.free_bytes is None or _LOADING * prepared.added_bytes < facts.free_bytes - there
 
     def _restore(self, before: Asked, tell: Observer, failure: BaseException) -> None:
         """Loads again what was dropped for a load that failed, and adds to the failure what came of it."""
@@ -237,7 +258,7 @@ class Manager(ModelThread):
         try:
             spec, files = sources.find(before.model, before.source, before.downloads)
             facts = self._facts(before.device)
-            restored = engine.finish(_prepare(before, spec, files, facts, tell, None))
+            restored = engine.finish(self._prepare(before, spec, files, facts, tell, None))
             self._take_on(restored, before, _key(before, spec, files, facts))
         except BaseException as error:
             told = f"{before.model}, which was loaded before, could not be loaded again ({type(error).__name__})."
@@ -370,15 +391,3 @@ def _host_threads() -> int:
 def _key(asked: Asked, spec: ModelSpec, files: Files, facts: DeviceFacts) -> tuple[Any, ...]:
     """What has to be equal for a model not to be loaded again."""
     return spec, files.stamp, asked.precision, facts.name, asked.kernel, asked.off, asked.keep_encoders
-
-
-def _prepare(
-    asked: Asked, spec: ModelSpec, files: Files, facts: DeviceFacts, tell: Observer, cancel: CancelToken | None
-) -> Prepared:
-    from chatterbox_nb.checkpoint.cache import QuantizedCache
-    from chatterbox_nb.engine import model as engine
-
-    return engine.prepare(
-        spec, files, asked.precision, facts, asked.kernel, asked.why, tell, cancel,
-        off=asked.off, keep_encoders=asked.keep_encoders, cache=QuantizedCache(asked.cache) if asked.cache else None,
-    )  # fmt: skip

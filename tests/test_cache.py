@@ -49,6 +49,11 @@ def cached(cache: QuantizedCache) -> list[Path]:
     return sorted(cache.folder.glob("*.safetensors"))
 
 
+def file_of(cache: QuantizedCache, component: str) -> Path:
+    (path,) = cache.folder.glob(f"{component}-*.safetensors")
+    return path
+
+
 def same(one: Model, other: Model) -> bool:
     """Every tensor of the one is the other's, to the bit."""
     for component, module in one.modules().items():
@@ -83,8 +88,7 @@ def test_a_kernel_with_a_layout_of_its_own_is_kept_in_the_plain_one(folder: Path
     if not HERE.vnni:
         pytest.skip("no VNNI")
     load(folder, cache, "dynamic")
-    (path,) = cached(cache)
-    head = load_file(path)["t3.head.weight_int8"]
+    head = load_file(file_of(cache, "t3"))["head.weight_int8"]
     assert head.dtype == torch.int8
     assert torch.equal(head, load(folder, None, "plain").t3.head.weight_int8)
 
@@ -147,12 +151,15 @@ def test_what_is_damaged_is_made_anew_and_said(
     folder: Path, cache: QuantizedCache, damage: Callable[[Path], None]
 ) -> None:
     good = load(folder, cache)
-    (path,) = cached(cache)
+    path, *others = (file_of(cache, component) for component in ("vocoder", "t3", "flow"))
+    written = [other.stat().st_ino for other in others]
     _as_another_file(path)
     damage(path)
     again = load(folder, cache)
     assert again.report.cache == "written"
-    assert any("made anew" in warning for warning in again.report.warnings)
+    assert [other.stat().st_ino for other in others] == written, "the others stay"
+    (warning,) = again.report.warnings
+    assert "made anew" in warning
     assert same(good, again)
     assert load(folder, cache).report.cache == "read"
 
@@ -182,7 +189,7 @@ def test_the_same_content_elsewhere_finds_its_form(folder: Path, cache: Quantize
     load(folder, cache)
     copied = Path(shutil.copytree(folder, tmp_path / "copied"))
     load(copied, cache)
-    assert len(cached(cache)) == 1
+    assert len(cached(cache)) == 3
     assert load(copied, cache).report.cache == "read"
 
 
@@ -190,15 +197,15 @@ def test_another_plan_is_another_file(folder: Path, cache: QuantizedCache) -> No
     load(folder, cache)
     other = load(folder, cache, off=("vocoder.conv",))
     assert other.report.cache == "written"
-    assert len(cached(cache)) == 2
+    assert [len(list(cache.folder.glob(f"{of}-*"))) for of in ("t3", "flow", "vocoder")] == [1, 1, 2]
     assert load(folder, cache, off=("vocoder.conv",)).report.cache == "read"
 
 
 def test_another_version_is_another_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(folder, None)
-    before = caches.key(model.spec, model.plan, "content")
+    before = caches.key("flow", model.spec, model.plan, "content")
     monkeypatch.setattr(tts, "__version__", "99.0")
-    assert caches.key(model.spec, model.plan, "content") != before
+    assert caches.key("flow", model.spec, model.plan, "content") != before
 
 
 def test_a_full_disk_is_a_warning(folder: Path, cache: QuantizedCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,10 +243,21 @@ def test_a_read_can_be_cancelled(folder: Path, cache: QuantizedCache) -> None:
 
 
 def test_only_a_few_files_are_kept(folder: Path, cache: QuantizedCache) -> None:
-    for row in ("t3.linear", "t3.head", "t3.embedding", "flow.linear", "flow.conv", "vocoder.conv"):
+    rows = ("t3.linear", "t3.head", "t3.embedding", "t3.position", "t3.conditioning", "vocoder.conv")
+    for row in rows:
         load(folder, cache, off=(row,))
-    assert len(cached(cache)) == caches._KEPT
+    assert [len(list(cache.folder.glob(f"{of}-*"))) for of in ("t3", "flow", "vocoder")] == [caches._KEPT, 1, 2]
     assert load(folder, cache, off=("vocoder.conv",)).report.cache == "read"
+
+
+def test_what_an_earlier_format_left_goes_and_what_is_not_ours_stays(folder: Path, cache: QuantizedCache) -> None:
+    cache.folder.mkdir()
+    old, theirs = (cache.folder / name for name in (f"english-{'0' * 32}.safetensors", "t3_cfg.safetensors"))
+    old.touch()
+    theirs.touch()
+    load(folder, cache)
+    assert not old.exists()
+    assert theirs.exists()
 
 
 def test_only_int8_is_kept(folder: Path, cache: QuantizedCache) -> None:

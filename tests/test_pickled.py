@@ -91,7 +91,7 @@ def test_bytes_read_in_the_files_order_are_those_of_a_safetensors_file(save: Sav
     digests = []
     for path in (save(dict(reversed(some_tensors().items()))), tmp_path / "some.safetensors"):
         digest = hashlib.sha256()
-        with open_tensors(path, digest.update) as file:
+        with open_tensors(path, lambda name, data, digest=digest: digest.update(data)) as file:
             for name in sorted(file.entries, key=lambda name: file.entries[name].offset):
                 file.read(name)
         digests.append(digest.hexdigest())

@@ -336,6 +336,25 @@ def test_a_load_report_says_what_the_disk_did(report: LoadReport, state: str) ->
     assert "int8 form" not in repr(replace(report, cache="off"))
 
 
+@pytest.mark.parametrize(
+    ("shared", "says"),
+    [
+        ((), None),
+        (("vocoder",), "vocoder was"),
+        (("flow", "vocoder"), "flow and vocoder were"),
+        (("t3", "flow", "vocoder"), "t3, flow and vocoder were"),
+    ],
+)
+def test_a_load_report_says_what_was_in_memory(report: LoadReport, shared: tuple[str, ...], says: str | None) -> None:
+    told = replace(report, shared=shared)
+    shown = (repr(told), Page(html_of(told)).text)
+    if says is None:
+        assert not any("in memory already" in text for text in shown)
+        return
+    saved = size(sum(report.bytes_by_component[component] for component in shared))
+    assert all(f"{says} in memory already: {saved} less to load" in text for text in shown)
+
+
 def test_warnings_of_a_load_are_shown(report: LoadReport) -> None:
     warned = replace(report, warnings=("This licence is not free.",))
     assert "warning: This licence is not free." in repr(warned)

@@ -20,6 +20,7 @@ from chatterbox_nb.checkpoint import cache as caches
 from chatterbox_nb.checkpoint import source
 from chatterbox_nb.checkpoint.cache import QuantizedCache
 from chatterbox_nb.engine import model as engine
+from chatterbox_nb.engine import weights
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.pipeline import Speaker
@@ -71,9 +72,10 @@ def stored(model: Model) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors(model).items() if name in kept and tensor.numel()}
 
 
-def file_of(cache: QuantizedCache) -> Path:
-    (path,) = cache.folder.glob("*.safetensors")
-    return path
+def files_of(cache: QuantizedCache) -> list[Path]:
+    found = sorted(cache.folder.glob("*.safetensors"))
+    assert [path.name.partition("-")[0] for path in found] == ["flow", "t3", "vocoder"]
+    return found
 
 
 def says(model: Model) -> tuple[tuple[int, ...], np.ndarray]:
@@ -103,14 +105,13 @@ def test_a_layer_gives_its_own_copy_back_when_it_gets_the_files(
     alive: list[int] = []
     read = caches.read
 
-    def watched(path: Path, key: str, modules: dict[str, Any], *rest: Any, **options: Any) -> None:
-        for module in modules.values():
-            own.extend(weakref.ref(layer.packed[0]) for layer in module.modules() if isinstance(layer, Int8Linear))
+    def watched(file: Any, module: Any, *rest: Any, **options: Any) -> None:
+        own.extend(weakref.ref(layer.packed[0]) for layer in module.modules() if isinstance(layer, Int8Linear))
 
-        def count(progress: object) -> None:
+        def count(size: int) -> None:
             alive.append(sum(reference() is not None for reference in own))
 
-        read(path, key, modules, *rest, observer=count, **options)
+        read(file, module, *rest, on_bytes=count, **options)
 
     monkeypatch.setattr(caches, "read", watched)
     assert load(tiny_folder, cache).report.cache == "written"
@@ -155,12 +156,12 @@ def _figures(cache: QuantizedCache) -> tuple[int, int]:
 def test_who_writes_to_a_weight_writes_to_a_copy(tiny_folder: Path, cache: QuantizedCache) -> None:
     load(tiny_folder, cache)
     one, other = load(tiny_folder, cache), load(tiny_folder, cache)
-    before, kept = file_of(cache).read_bytes(), stored(other)
+    before, kept = [path.read_bytes() for path in files_of(cache)], stored(other)
     as_it_was = {name: tensor.clone() for name, tensor in kept.items()}
     with torch.no_grad():
         for tensor in stored(one).values():
             tensor.zero_()
-    assert file_of(cache).read_bytes() == before
+    assert [path.read_bytes() for path in files_of(cache)] == before
     assert all(torch.equal(tensor, as_it_was[name]) for name, tensor in kept.items())
     third = stored(load(tiny_folder, cache))
     assert all(torch.equal(tensor, as_it_was[name]) for name, tensor in third.items())
@@ -178,7 +179,7 @@ def test_mapped_and_read_are_the_same_to_the_bit(
     tiny_folder: Path, cache: QuantizedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = load(tiny_folder, cache)
-    monkeypatch.setattr(engine, "_shares", lambda planned: False)
+    monkeypatch.setattr(weights, "_shares", lambda planned: False)
     own = load(tiny_folder, cache)
     assert own.report.cache == "read"
     mine, theirs = tensors(shared), tensors(own)
@@ -193,9 +194,11 @@ def test_mapped_and_read_are_the_same_to_the_bit(
 def test_the_file_may_be_removed_and_made_anew_while_it_is_used(tiny_folder: Path, cache: QuantizedCache) -> None:
     model = load(tiny_folder, cache)
     tokens, samples = says(model)
-    cache.discard(file_of(cache))
+    for path in files_of(cache):
+        cache.discard(path)
     assert load(tiny_folder, cache).report.cache == "written"
-    file_of(cache).unlink()
+    for path in files_of(cache):
+        path.unlink()
     again, others = says(model)
     assert again == tokens
     assert np.array_equal(others, samples)
@@ -216,4 +219,4 @@ def test_who_may_list_the_folder_may_read_the_file(
     cache.folder.mkdir()
     cache.folder.chmod(folder)
     load(tiny_folder, cache)
-    assert file_of(cache).stat().st_mode & 0o777 == file
+    assert {path.stat().st_mode & 0o777 for path in files_of(cache)} == {file}

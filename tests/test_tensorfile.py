@@ -135,13 +135,13 @@ def test_a_reading_can_be_written_to_and_leaves_the_file_alone(path: Path) -> No
 
 
 def test_an_observer_is_given_the_bytes_of_every_reading(path: Path) -> None:
-    seen: list[bytes] = []
-    with TensorFile(path, lambda data: seen.append(bytes(data))) as file:
+    seen: list[tuple[str, bytes]] = []
+    with TensorFile(path, lambda name, data: seen.append((name, bytes(data)))) as file:
         file.read("one")
         file.read("empty")
         file.read("of I64")
         place = file.entries["of I64"]
-    assert seen == [b"\x07", b"", path_bytes(path, place)]
+    assert seen == [("one", b"\x07"), ("empty", b""), ("of I64", path_bytes(path, place))]
 
 
 def path_bytes(path: Path, entry: Entry) -> bytes:
@@ -456,7 +456,7 @@ def test_an_observer_is_given_the_same_bytes_as_of_the_plain_file(shared_path: P
 def bytes_told(path: Path) -> list[bytes]:
     """What an observer is given of all tensors, read in the file's order."""
     seen: list[bytes] = []
-    with TensorFile(path, lambda data: seen.append(bytes(data))) as file:
+    with TensorFile(path, lambda name, data: seen.append(bytes(data))) as file:
         for name in sorted(file.entries, key=lambda name: file.entries[name].offset):
             file.read(name)
     return seen

@@ -46,10 +46,13 @@ class Files:
     @property
     def stamp(self) -> tuple[tuple[Any, ...], ...]:
         """Tells one state of the files from another: role, path, size, times and inode of each."""
-        found = ((role, path, path.stat()) for role, path in sorted(self.paths.items()))
-        return tuple(
-            (role, path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for role, path, stat in found
-        )
+        return tuple((role, *self.stamp_of(role)) for role in sorted(self.paths))
+
+    def stamp_of(self, role: str) -> tuple[Any, ...]:
+        """The same of one file: path, size, times and inode. Raises OSError."""
+        path = self.paths[role]
+        stat = path.stat()
+        return path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def find(

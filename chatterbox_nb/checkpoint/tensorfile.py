@@ -73,15 +73,16 @@ class TensorFile:
 
     Args:
         path: the file.
-        on_bytes: given the bytes of each tensor that is read, which are the same whether its rows are shared or not.
+        on_read: given the name and the bytes of each tensor that is read; the bytes are the same whether its rows are
+            shared or not.
 
     Raises:
         SourceError: the file is missing, truncated, or not safetensors, or its shared rows make no sense.
     """
 
-    def __init__(self, path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> None:
+    def __init__(self, path: Path, on_read: Callable[[str, memoryview], None] | None = None) -> None:
         self.path = path
-        self._on_bytes = on_bytes
+        self._on_read = on_read
         self.entries, self._shared, self.metadata = self._header()
         self._file: BinaryIO = path.open("rb", buffering=0)
         self._map: mmap.mmap | None = None
@@ -92,6 +93,10 @@ class TensorFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends reading; what was viewed stays."""
         self._file.close()
 
     def _header(self) -> tuple[dict[str, Entry], dict[str, _Shared], dict[str, str]]:
@@ -116,8 +121,8 @@ class TensorFile:
     def read(self, name: str) -> Tensor:
         """One tensor, in the file's dtype, in memory of its own."""
         tensor = self._read(name)
-        if self._on_bytes is not None:
-            self._on_bytes(_data(tensor))
+        if self._on_read is not None:
+            self._on_read(name, _data(tensor))
         return tensor
 
     def _read(self, name: str) -> Tensor:
@@ -168,12 +173,12 @@ class PickledFile(TensorFile):
         return self._tensors[name].clone(memory_format=torch.contiguous_format)
 
 
-def open_tensors(path: Path, on_bytes: Callable[[bytes | memoryview], None] | None = None) -> TensorFile:
+def open_tensors(path: Path, on_read: Callable[[str, memoryview], None] | None = None) -> TensorFile:
     """Opens a file of tensors by its name: a `.pt`, or a safetensors file.
 
     Args and errors: those of `TensorFile` and `PickledFile`.
     """
-    return (PickledFile if path.suffix == ".pt" else TensorFile)(path, on_bytes)
+    return (PickledFile if path.suffix == ".pt" else TensorFile)(path, on_read)
 
 
 def read_all(path: Path) -> dict[str, Tensor]:

@@ -5,9 +5,8 @@ T3 and the flow's estimator are ours, the rest is the package's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from chatterbox_nb.engine.conditioning import Encoders
 from chatterbox_nb.engine.nets import t3 as t3_net
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.errors import PrecisionError
-from chatterbox_nb.events import CancelToken, Observer, Progress
+from chatterbox_nb.events import CancelToken
 from chatterbox_nb.precision import kernels, layers
 from chatterbox_nb.precision.plan import COMPUTED, HOST, DeviceFacts, Plan, Row, TensorInfo, compute_of, storage_of
 
@@ -95,31 +94,27 @@ def _convert(
     layers.convert(module, stored, kernel_of, getattr(torch, compute_of(component, planned)))
 
 
+def length(fills: Iterable[Fill], file: TensorFile) -> int:
+    """Bytes of a file that fills read."""
+    return sum(file.entries[source].length for fill in fills for source in fill.sources)
+
+
 def fill(
     modules: Mapping[str, nn.Module],
     fills: Mapping[str, list[Fill]],
     opened: Mapping[str, TensorFile],
     device: str,
-    observer: Observer,
+    on_bytes: Callable[[int, str], None],
     cancel: CancelToken | None,
 ) -> None:
-    """Reads every tensor from the checkpoint's files, and tells how far it is by bytes."""
-    total = sum(
-        opened[RESIDENT[component]].entries[source].length
-        for component, listed in fills.items()
-        for fill in listed
-        for source in fill.sources
-    )
-    done = 0
-
-    def on_fill(component: str, file: TensorFile, fill: Fill) -> None:
-        nonlocal done
-        done += sum(file.entries[source].length for source in fill.sources)
-        observer(Progress("weights", done, total, fraction=done / total, detail=component))
-
+    """Reads every tensor of these components from the checkpoint's files, and tells the bytes and the component."""
     for component, module in modules.items():
         file = opened[RESIDENT[component]]
-        loader.load(module, file, fills[component], torch.device(device), partial(on_fill, component, file), cancel)
+
+        def on_fill(fill: Fill, component: str = component, file: TensorFile = file) -> None:
+            on_bytes(length([fill], file), component)
+
+        loader.load(module, file, fills[component], torch.device(device), on_fill, cancel)
 
 
 def place_on_host(t3: T3, planned: Plan) -> None:

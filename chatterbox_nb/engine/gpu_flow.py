@@ -69,7 +69,7 @@ class Solver:
     """
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
         self._ready: Ready | None = None
         self._pool: Any = None
         self._steps: dict[tuple[int, ...], _Steps] = {}
@@ -86,10 +86,10 @@ class Solver:
         frames = mu.shape[1]
         more = (0, 0, 0, -frames % BUCKET)
         if self._ready is None:
-            self._ready, self._pool = Ready(net, mu.dtype), self._recorder.pool()
+            self._ready, self._pool = Ready(net, mu.dtype), self.recorder.pool()
         velocity = Velocity(net, F.pad(mu, more), speaker, F.pad(condition, more), times, self._ready)
         key = tuple(velocity.inputs.shape)
-        steps = self._steps.pop(key, None) or _Steps(velocity, self._recorder, self._pool)
+        steps = self._steps.pop(key, None) or _Steps(velocity, self.recorder, self._pool)
         self._steps[key] = steps
         while len(self._steps) > _KEPT:
             del self._steps[next(iter(self._steps))]

@@ -1,41 +1,36 @@
 """A loaded model: its networks on their device, and how they came there.
 
 `prepare` builds the modules on the meta device, plans, and checks all that can be checked before memory is taken;
-`finish` fills them, from the checkpoint or from the quantized cache. `load` is both.
+`finish` fills them (`weights.py`). `load` is both.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from chatterbox_nb import events, languages
-from chatterbox_nb.checkpoint import cache as caches
-from chatterbox_nb.checkpoint import loader, reference
+from chatterbox_nb.checkpoint import content, reference
 from chatterbox_nb.checkpoint.cache import QuantizedCache
 from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.source import Files
-from chatterbox_nb.checkpoint.tensorfile import TensorFile, open_tensors
-from chatterbox_nb.engine import assembly, compiling, conditioning, vocoder
-from chatterbox_nb.engine.assembly import Fills, Modules
+from chatterbox_nb.engine import assembly, compiling, conditioning, weights
 from chatterbox_nb.engine.conditioning import Encoders, Voice
 from chatterbox_nb.engine.gpu_flow import Solver
 from chatterbox_nb.engine.graphs import Recorder
 from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.report import LoadReport, measure
+from chatterbox_nb.engine.store import Store
 from chatterbox_nb.engine.tokens import TextTokenizer, tokenizer_of
 from chatterbox_nb.engine.watermark import Watermarker
-from chatterbox_nb.errors import CheckpointError, OutOfMemory, PrecisionError, VoiceError, cure
+from chatterbox_nb.errors import OutOfMemory, PrecisionError, VoiceError, cure
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, DeviceFacts, Plan, TensorInfo, choose_precision, plan
 from chatterbox_nb.text import TextRules
@@ -136,7 +131,10 @@ class _Phases:
 
 @dataclass
 class Prepared:
-    """A model that was checked and planned, and takes no memory yet. Finish it once."""
+    """A model that was checked and planned, and takes no memory yet. Finish it once.
+
+    What it shares with models that are loaded is held from here on, whatever becomes of them.
+    """
 
     spec: ModelSpec
     files: Files
@@ -147,12 +145,27 @@ class Prepared:
     tokenizer: TextTokenizer
     builtin: Voice | None
     cache: QuantizedCache | None
-    content: str | None  # the hash of the checkpoint, where the cache knows it
+    store: Store
+    known: weights.Known
     phase: _Phases
     kernel: str = "auto"  # as it was asked for
 
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of its components that are in memory already."""
+        return weights.bytes_of(self.plan, self.known.found)
+
+    @property
+    def added_bytes(self) -> int:
+        """Bytes of the tensors that `finish` makes."""
+        return self.plan.expected_bytes - self.shared_bytes
+
     def check_room(self, free: int | None) -> None:
-        """Raises OutOfMemory when the weights alone are more than is free."""
+        """Raises OutOfMemory when the weights alone are more than is free.
+
+        Args:
+            free: bytes that it may have: what is free, and what it shares.
+        """
         if free is None or self.plan.expected_bytes < free:
             return
         raise OutOfMemory(
@@ -167,7 +180,8 @@ def load(spec: ModelSpec, files: Files, precision: str, device: DeviceFacts, *ar
     Args and errors: theirs.
     """
     prepared = prepare(spec, files, precision, device, *arguments, **options)
-    prepared.check_room(device.free_bytes)
+    free = device.free_bytes
+    prepared.check_room(None if free is None else free + prepared.shared_bytes)
     return finish(prepared)
 
 
@@ -185,6 +199,7 @@ def prepare(
     compute: str = "auto",
     keep_encoders: bool = False,
     cache: QuantizedCache | None = None,
+    store: Store | None = None,
 ) -> Prepared:
     """Plans a model and checks its files.
 
@@ -198,11 +213,12 @@ def prepare(
         compute: the dtype that int8 computes in; auto is the device's.
         keep_encoders: what reads a clip stays in memory.
         cache: where the quantized form is kept; None reads the checkpoint and keeps nothing.
+        store: components that are in memory, which this model may share; None shares nothing.
 
     Raises:
         CheckpointError, PrecisionError, Cancelled.
     """
-    phase = _Phases(observer, cancel)
+    phase, store = _Phases(observer, cancel), Store() if store is None else store
     if device.kind == "cpu" and not device.unfused and not compiling.fits(spec.t3):
         device = replace(device, unfused="the model's sizes are not multiples of 16")
     elif device.kind == "cuda" and not device.unfused and spec.t3.gpt2:
@@ -218,19 +234,12 @@ def prepare(
         planned = plan(tensors, precision, device, kernel, why, off, compute, keep_encoders)
     with phase("check"):
         cache = cache if precision == "int8" and files.origin != "embedded" else None  # the embedded one is tiny
-        content = cache.content(files) if cache else None
-        if cache is None or content is None or not cache.path(spec, planned, content).exists():
-            for role in assembly.TENSOR_FILES:
-                with open_tensors(files.path(role)) as file:
-                    _check(file, role, spec, tensors)
+        known = weights.look(spec, files, tensors, planned, store, cache, cancel)
         tokenizer = tokenizer_of(spec, files)
         builtin = conditioning.read_builtin(files.path("voice")) if files.has("voice") else None
-    return Prepared(spec, files, device, planned, tensors, built, tokenizer, builtin, cache, content, phase, kernel)
-
-
-def _check(file: TensorFile, role: str, spec: ModelSpec, tensors: Sequence[TensorInfo]) -> None:
-    name = spec.file(role).name
-    loader.check_file(file, [tensor for tensor in tensors if tensor.file == name], spec.optional)
+    return Prepared(
+        spec, files, device, planned, tensors, built, tokenizer, builtin, cache, store, known, phase, kernel
+    )
 
 
 def finish(prepared: Prepared) -> Model:
@@ -240,9 +249,9 @@ def finish(prepared: Prepared) -> Model:
         CheckpointError, PrecisionError, Cancelled: and nothing stays in memory.
     """
     spec, planned, phase = prepared.spec, prepared.plan, prepared.phase
-    warnings = list(prepared.files.warnings)
+    warnings, shared = list(prepared.files.warnings), tuple(prepared.known.found)
     with PeakMeter() as meter:
-        modules, fills, content, how = _weights(prepared, warnings)
+        modules, fills, contents, how = weights.come_in(prepared, warnings)
         net: Any = modules["t3"]
         assembly.place_on_host(net, planned)
         encoders = None
@@ -253,10 +262,7 @@ def finish(prepared: Prepared) -> Model:
         with phase("watermarker"):
             watermarker = Watermarker()
             watermarker.warm_up(spec.sample_rate)
-        recorder = Recorder(torch.device(planned.device))
-        if recorder.records:
-            net = modules["flow"]
-            net.solver = Solver(recorder)
+        recorder = _recorder(modules, planned)
         if planned.kernel == "fused":
             with phase("compile", "T3's step"):
                 planned = _with_step(prepared, modules, recorder)
@@ -275,8 +281,9 @@ def finish(prepared: Prepared) -> Model:
         process_growth_bytes=meter.end - meter.start,
         process_peak_bytes=meter.peak - meter.start,
         watermarker_bytes=watermarker.bytes,
-        weights=content,
+        weights=content.of_model(contents),
         cache=how,
+        shared=shared,
         seconds=phase.seconds,
         warnings=tuple(warnings),
     )
@@ -296,6 +303,15 @@ def finish(prepared: Prepared) -> Model:
     )
 
 
+def _recorder(net: dict[str, Any], planned: Plan) -> Recorder:
+    """What records this model's graphs; those of a component that is shared are there, and so is their recorder."""
+    recorded = net["t3"].runner or net["flow"].solver
+    recorder: Recorder = recorded.recorder if recorded else Recorder(torch.device(planned.device))
+    if recorder.records and net["flow"].solver is None:
+        net["flow"].solver = Solver(recorder)
+    return recorder
+
+
 def _with_step(prepared: Prepared, net: dict[str, Any], recorder: Recorder) -> Plan:
     """The fused step, ready to be used; the plan, without it where it does not work on this GPU.
 
@@ -305,6 +321,8 @@ def _with_step(prepared: Prepared, net: dict[str, Any], recorder: Recorder) -> P
     planned = prepared.plan
     if prepared.device.kind == "cpu":
         compiling.warm_up(net["t3"], net["flow"].decoder.estimator)
+        return planned
+    if net["t3"].runner is not None:  # shared, and checked when it came in
         return planned
     from chatterbox_nb.engine import gpu_check
     from chatterbox_nb.engine.gpu_decode import Runner
@@ -323,81 +341,3 @@ def _bytes_at(precision: str, prepared: Prepared) -> int:
     """What this model takes in memory at another precision, in the same placement."""
     keeps = prepared.plan.keeps_encoders
     return plan(prepared.tensors, precision, prepared.device, keep_encoders=keeps).expected_bytes
-
-
-def _weights(prepared: Prepared, warnings: list[str]) -> tuple[Modules, Fills, str, str]:
-    """Modules with their weights, how they were filled, the hash of the content, and what the cache did."""
-    spec, planned, cache = prepared.spec, prepared.plan, prepared.cache
-    if cache is not None and prepared.content is not None:
-        path = cache.path(spec, planned, prepared.content)
-        if path.exists():
-            problem = ""
-            try:
-                return (*_from_cache(prepared, path), prepared.content, "read")
-            except CheckpointError as error:
-                problem = str(error)
-            cache.discard(path)
-            warnings.append(f"The quantized form on disk was not used and is made anew: {problem}")
-            prepared.built = reference.build(spec)
-    modules, fills, content = _from_checkpoint(prepared)
-    if cache is None:
-        return modules, fills, content, "off"
-    try:
-        with prepared.phase("cache"):
-            cache.write(spec, planned, content, modules)
-            cache.remember(prepared.files, content)
-            if _shares(planned):
-                path, key = cache.path(spec, planned, content), caches.key(spec, planned, content)
-                caches.read(path, key, modules, torch.device("cpu"), shared=True)
-        return modules, fills, content, "written"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    warnings.append(
-        f"The int8 form was not kept in {cache.folder} ({reason}); the next load quantizes again. "
-        "Free some space, or set QUANTIZED_CACHE_DIR."
-    )
-    return modules, fills, content, "not written"
-
-
-def _from_cache(prepared: Prepared, path: Path) -> tuple[Modules, Fills]:
-    assert prepared.content is not None
-    key = caches.key(prepared.spec, prepared.plan, prepared.content)
-    device, phase = torch.device(prepared.plan.device), prepared.phase
-    shared = _shares(prepared.plan)
-    return _filled(
-        prepared, lambda modules, fills: caches.read(path, key, modules, device, phase.observer, phase.cancel, shared)
-    )
-
-
-def _shares(planned: Plan) -> bool:
-    """Whether int8 weights are used as they lie in the cache, so that all kernels of a machine map the same memory."""
-    return planned.device == "cpu" and planned.kernel != "dynamic" and os.name == "posix"
-
-
-def _from_checkpoint(prepared: Prepared) -> tuple[Modules, Fills, str]:
-    phase, digest = prepared.phase, hashlib.sha256()
-    with ExitStack() as stack:
-        with phase("check"):
-            opened = {
-                role: stack.enter_context(open_tensors(prepared.files.path(role), digest.update))
-                for role in assembly.TENSOR_FILES
-            }
-            for role, file in opened.items():
-                _check(file, role, prepared.spec, prepared.tensors)
-        modules, fills = _filled(
-            prepared,
-            lambda modules, fills: assembly.fill(
-                modules, fills, opened, prepared.plan.device, phase.observer, phase.cancel
-            ),
-        )
-    return modules, fills, digest.hexdigest()
-
-
-def _filled(prepared: Prepared, fill: Callable[[Modules, Fills], None]) -> tuple[Modules, Fills]:
-    """The modules put together, filled, and with what is in no file."""
-    spec, planned = prepared.spec, prepared.plan
-    with prepared.phase("weights"):
-        modules, fills = assembly.assemble(spec, prepared.built, prepared.tensors, planned, prepared.device)
-        fill(modules, fills)
-        vocoder.own_constants(modules["vocoder"], spec.sample_rate, planned.device)
-    return modules, fills

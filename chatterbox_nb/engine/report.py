@@ -27,8 +27,9 @@ class LoadReport(Shown):
         process_peak_bytes: highest such growth while loading.
         watermarker_bytes: Perth's, not in `bytes`; the package holds it too, with its decoder.
         weights: SHA-256 of the checkpoint's tensors that stay in memory.
-        cache: what the quantized form on disk did: "read", "written", "not written", "off".
+        cache: what the quantized form on disk did: "read", "written", "not written", "not needed", "off".
         seconds: by phase.
+        shared: the components that were in memory already, and are used as they are.
     """
 
     model: str
@@ -45,11 +46,22 @@ class LoadReport(Shown):
     weights: str
     cache: str
     seconds: Mapping[str, float]
+    shared: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @cached_property
     def bytes(self) -> int:
         return sum(row.resident_bytes for row in self.rows)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of the tensors that were in memory already."""
+        return sum(size for component, size in self.bytes_by_component.items() if component in self.shared)
+
+    @property
+    def added_bytes(self) -> int:
+        """Of the tensors that this load made."""
+        return self.bytes - self.shared_bytes
 
     @cached_property
     def bytes_by_component(self) -> dict[str, int]:

@@ -65,8 +65,20 @@ CACHE = {
     "read": "Read from the int8 form that an earlier load kept on disk.",
     "written": "The int8 form is kept on disk; the next load reads that.",
     "not written": "The int8 form could not be kept on disk.",
+    "not needed": "",
     "off": "",
 }
+
+
+def in_memory(report: LoadReport) -> str:
+    """What a load did not have to bring in, since another model had it; empty when that is nothing."""
+    if not report.shared:
+        return ""
+    *others, last = report.shared
+    names = f"{', '.join(others)} and {last} were" if others else f"{last} was"
+    return f"{names} in memory already: {size(report.shared_bytes)} less to load"
+
+
 KIND_HEAD = ("kind", "layers in int8", "bytes", "other layers", "bytes")
 
 
@@ -88,6 +100,8 @@ def load_report(report: LoadReport) -> str:
     )
     converted, kept = (sum(counts[index] for counts in report.by_kind.values()) for index in (0, 2))
     lines.append(f"  layers: {converted} in int8, {kept} not")
+    if report.shared:
+        lines.append(f"  shared: {in_memory(report)}")
     if CACHE[report.cache]:
         lines.append(f"  disk: {CACHE[report.cache]}")
     lines.append("  time: " + ", ".join(f"{stage} {seconds(spent)}" for stage, spent in report.seconds.items()))

@@ -30,7 +30,8 @@ def load_report(report: LoadReport) -> str:
             f"while loading; the watermarker takes {size(report.watermarker_bytes)} on top. "
             f"Loaded from {report.source}: {times}."
         ),
-        elements.muted(plain.CACHE[report.cache]) if report.cache != "off" else "",
+        elements.muted(plain.in_memory(report)) if report.shared else "",
+        elements.muted(plain.CACHE[report.cache]) if plain.CACHE[report.cache] else "",
         elements.warnings(report.warnings),
         elements.folded(
             "Layers and bytes by kind, in int8 and not",
