@@ -58,8 +58,11 @@ def of_model(contents: Contents) -> str:
 
 
 def state(spec: ModelSpec, files: Files, role: str, tensors: Iterable[TensorInfo]) -> str:
-    """Names a state of a file, and what it is expected to hold: what a note is found by. Raises OSError."""
+    """Names a state of a file, and what it is expected to hold: what a note is found by. Empty where there is none."""
+    try:
+        stamp = list(map(str, files.stamp_of(role)))
+    except OSError:  # whoever opens it says so
+        return ""
     name = spec.file(role).name
     listed = [(tensor.name, tensor.shape, tensor.component, tensor.used) for tensor in tensors if tensor.file == name]
-    parts = [list(map(str, files.stamp_of(role))), listed]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([stamp, listed]).encode()).hexdigest()[:32]
