@@ -305,7 +305,7 @@ def test_encoders_from_either_are_the_same(tiny: Model, model: Model) -> None:
         assert all(torch.equal(tensor, found[name]) for name, tensor in tensors_of(module).items())
 
 
-def test_the_int8_form_of_both_is_one_file(tiny_folder: Path, twin: Path, tmp_path: Path) -> None:
+def test_the_int8_form_of_both_is_the_same_files(tiny_folder: Path, twin: Path, tmp_path: Path) -> None:
     cache = QuantizedCache(tmp_path / "quantized")
     assert load(tiny_folder, "int8", cache).report.cache == "written"
     kept = set(cache.folder.glob("*.safetensors"))
