@@ -118,7 +118,7 @@ def test_the_rows_of_the_results_add_up() -> None:
 
 def test_the_readme_has_its_parts_in_order() -> None:
     assert re.findall(r"^## (.+)$", README, re.MULTILINE) == [
-        "Two commands", "The first cell", "Panels", "Measured", "Colab", "Python", "Settings", "Devices",
+        "Two commands", "The first cell", "Models", "Panels", "Measured", "Colab", "Python", "Settings", "Devices",
         "Troubleshooting",
     ]  # fmt: skip
 
