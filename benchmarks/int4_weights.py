@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks import quality_sound, quality_worker, teacher
 from benchmarks.quality_worker import FP32, Configuration
-from chatterbox_nb.checkpoint.catalog import T3Dims
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.precision.kernels import dequantize
 from chatterbox_nb.precision.layers import Int8Linear

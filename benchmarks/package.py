@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.worker import CLIP_SECONDS, CODES, RATE, WARM_CLIP_SECONDS, Figures, clip, rates, timed
 
 if TYPE_CHECKING:
-    from chatterbox_nb.checkpoint.catalog import ModelSpec
+    from chatterbox_nb.checkpoint.spec import ModelSpec
 
 
 def load(spec: ModelSpec, _: str, folder: Path) -> tuple[Any, Figures]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chatterbox_nb.audio import Clip
-    from chatterbox_nb.checkpoint.catalog import ModelSpec
+    from chatterbox_nb.checkpoint.spec import ModelSpec
     from chatterbox_nb.engine.model import Model
 
 TOKENS = 225  # 9 s of audio

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chatterbox_nb.checkpoint import catalog
-from chatterbox_nb.checkpoint.catalog import FileSpec, ModelSpec
+from chatterbox_nb.checkpoint.spec import FileSpec, ModelSpec
 from chatterbox_nb.precision.plan import PRECISIONS, DeviceFacts, Plan, TensorInfo, choose_precision, plan
 from chatterbox_nb.shown import Shown
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from chatterbox_nb.checkpoint.catalog import T3Dims
+    from chatterbox_nb.checkpoint.spec import T3Dims
     from chatterbox_nb.engine.model import Model
 
 Figures = dict[str, Any]

@@ -16,7 +16,7 @@ from chatterbox_nb.take import Request, Take, TakeChunk, now
 from chatterbox_nb.usage import PeakMeter
 
 if TYPE_CHECKING:
-    from chatterbox_nb.checkpoint.catalog import ModelSpec
+    from chatterbox_nb.checkpoint.spec import ModelSpec
     from chatterbox_nb.engine.model import Model
     from chatterbox_nb.engine.pipeline import SpokenChunk
 

@@ -21,8 +21,8 @@ from chatterbox_nb.shown import Shown
 from chatterbox_nb.usage import MemoryReading
 
 if TYPE_CHECKING:
-    from chatterbox_nb.checkpoint.catalog import ModelSpec
     from chatterbox_nb.checkpoint.source import Files
+    from chatterbox_nb.checkpoint.spec import ModelSpec
     from chatterbox_nb.choices import Outlook
     from chatterbox_nb.engine.model import Model, Prepared
     from chatterbox_nb.engine.report import LoadReport

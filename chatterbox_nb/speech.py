@@ -18,7 +18,7 @@ from chatterbox_nb.take import SpeechRequest, Take
 from chatterbox_nb.usage import MemoryReading, PeakMeter
 
 if TYPE_CHECKING:
-    from chatterbox_nb.checkpoint.catalog import ModelSpec
+    from chatterbox_nb.checkpoint.spec import ModelSpec
     from chatterbox_nb.engine.model import Model
     from chatterbox_nb.engine.pipeline import SpokenChunk
     from chatterbox_nb.engine.report import LoadReport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from chatterbox_nb.checkpoint.catalog import FileSpec, ModelSpec, S3GenDims, T3Dims, VoiceRules
+from chatterbox_nb.checkpoint.spec import FileSpec, ModelSpec, S3GenDims, T3Dims, VoiceRules
 from chatterbox_nb.text import TextRules
 from demo_voice.espeak import Manner
 

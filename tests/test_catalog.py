@@ -10,17 +10,8 @@ from typing import Any
 import pytest
 
 from chatterbox_nb.checkpoint import catalog
-from chatterbox_nb.checkpoint.catalog import (
-    CATALOG,
-    DEMO_FOLDER,
-    ENGLISH,
-    ModelSpec,
-    S3GenDims,
-    T3Dims,
-    VoiceRules,
-    carries_spec,
-    read_spec,
-)
+from chatterbox_nb.checkpoint.catalog import CATALOG, DEMO_FOLDER, ENGLISH, carries_spec, read_spec
+from chatterbox_nb.checkpoint.spec import TOKENIZERS, FileSpec, ModelSpec, RopeScaling, S3GenDims, T3Dims, VoiceRules
 from chatterbox_nb.checkpoint.synthetic import TINY
 from chatterbox_nb.errors import CheckpointError, SourceError
 from chatterbox_nb.text import TextRules
@@ -34,7 +25,7 @@ UNUSUAL = ModelSpec(
     licence="apache-2.0",
     languages=("de", "fr"),
     tokenizer="gpt2",
-    t3=T3Dims(width=32, heads=2, rope_scaling=catalog.RopeScaling(factor=2.0)),
+    t3=T3Dims(width=32, heads=2, rope_scaling=RopeScaling(factor=2.0)),
     s3gen=S3GenDims(codes=100),
     voice_encoder_width=8,
     text=TextRules(language="de", lowercase=True),
@@ -115,7 +106,7 @@ def test_english_has_the_published_repo_files_and_sizes() -> None:
 @pytest.mark.parametrize("spec", [*CATALOG.values(), catalog.spec("demo"), TINY], ids=lambda spec: spec.name)
 def test_every_spec_has_a_file_for_each_role_once(spec: ModelSpec) -> None:
     roles = [file.role for file in spec.files]
-    own = catalog.TOKENIZERS[spec.tokenizer]
+    own = TOKENIZERS[spec.tokenizer]
     assert sorted(roles) == sorted(["s3gen", "t3", "tokenizer", "voice", "voice_encoder", *own])
     assert spec.file("t3") is spec.files[roles.index("t3")]
 
@@ -189,8 +180,8 @@ def test_what_is_read_back_is_made_of_the_same_classes(tmp_path: Path) -> None:
         ours, theirs = getattr(UNUSUAL, field.name), getattr(spec, field.name)
         assert type(theirs) is type(ours)
         assert is_dataclass(theirs) == is_dataclass(ours)
-    assert isinstance(spec.t3.rope_scaling, catalog.RopeScaling)
-    assert all(isinstance(file, catalog.FileSpec) for file in spec.files)
+    assert isinstance(spec.t3.rope_scaling, RopeScaling)
+    assert all(isinstance(file, FileSpec) for file in spec.files)
 
 
 def test_a_spec_may_leave_out_what_has_a_default(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from chatterbox_nb.audio import Clip, read_clip
 from chatterbox_nb.checkpoint import reference, source
-from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER, VoiceRules
+from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
+from chatterbox_nb.checkpoint.spec import VoiceRules
 from chatterbox_nb.engine import flow
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.conditioning import (

@@ -14,7 +14,8 @@ import chatterbox_nb as tts
 from benchmarks import effort as measured
 from benchmarks import effort_table, effort_worker, recognition
 from chatterbox_nb import manager, settings
-from chatterbox_nb.checkpoint.catalog import ENGLISH, ModelSpec
+from chatterbox_nb.checkpoint.catalog import ENGLISH
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine import effort
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.pipeline import Speaker

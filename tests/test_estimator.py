@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chatterbox_nb.checkpoint import reference, source
-from chatterbox_nb.checkpoint.catalog import ModelSpec, S3GenDims
+from chatterbox_nb.checkpoint.spec import ModelSpec, S3GenDims
 from chatterbox_nb.checkpoint.synthetic import TINY
 from chatterbox_nb.engine import flow
 from chatterbox_nb.engine.model import Model

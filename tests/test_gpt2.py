@@ -10,7 +10,7 @@ from test_llama import CHUNKS, DEVICE, TOLERANCE, embeddings, ours
 from torch import Tensor
 
 from chatterbox_nb.checkpoint import reference
-from chatterbox_nb.checkpoint.catalog import T3Dims
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.checkpoint.synthetic import TINY_TURBO
 from chatterbox_nb.engine import decode
 from chatterbox_nb.engine.nets import t3 as t3_net

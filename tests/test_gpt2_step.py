@@ -11,7 +11,7 @@ from conftest import HERE
 from test_step import CPU, NEAR, cached, distance, embedded
 from torch import nn
 
-from chatterbox_nb.checkpoint.catalog import T3Dims
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine.decode import Decoded, Decoding, Prefix
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.phases import gelu

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from chatterbox_nb.checkpoint import catalog, reference
-from chatterbox_nb.checkpoint.catalog import ENGLISH, ModelSpec
+from chatterbox_nb.checkpoint.catalog import ENGLISH
 from chatterbox_nb.checkpoint.inventory import inventory
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.checkpoint.synthetic import TINY
 from chatterbox_nb.checkpoint.tensorfile import TensorFile, make_header
 from chatterbox_nb.precision.plan import TensorInfo

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbedding
 
-from chatterbox_nb.checkpoint.catalog import ENGLISH, RopeScaling, T3Dims
+from chatterbox_nb.checkpoint.catalog import ENGLISH
+from chatterbox_nb.checkpoint.spec import RopeScaling, T3Dims
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.nets.llama import Cache, Llama, inverse_frequencies, rotate
 from chatterbox_nb.engine.oracle import Package

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from chatterbox_nb.checkpoint import catalog, reference
-from chatterbox_nb.checkpoint.catalog import ENGLISH, ModelSpec, RopeScaling, S3GenDims, T3Dims
+from chatterbox_nb.checkpoint.catalog import ENGLISH
 from chatterbox_nb.checkpoint.inventory import inventory
+from chatterbox_nb.checkpoint.spec import ModelSpec, RopeScaling, S3GenDims, T3Dims
 from chatterbox_nb.checkpoint.synthetic import TINY
 from chatterbox_nb.engine.oracle import quiet
 

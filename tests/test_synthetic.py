@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from chatterbox_nb.checkpoint import catalog, reference, source, synthetic, synthetic_text
-from chatterbox_nb.checkpoint.catalog import ENGLISH, ModelSpec
+from chatterbox_nb.checkpoint.catalog import ENGLISH
 from chatterbox_nb.checkpoint.inventory import inventory
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.checkpoint.synthetic import TINY
 from chatterbox_nb.engine import decode, flow
 from chatterbox_nb.engine import model as engine

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatterbox_nb.checkpoint import synthetic_text
-from chatterbox_nb.checkpoint.catalog import MULTILINGUAL_V3, TURBO, ModelSpec
+from chatterbox_nb.checkpoint.catalog import MULTILINGUAL_V3, TURBO
 from chatterbox_nb.checkpoint.reference import import_package
 from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.checkpoint.synthetic import TINY_MULTILINGUAL
 from chatterbox_nb.engine import oracle
 from chatterbox_nb.engine.tokenizers.readers import HELP, Reader

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from chatterbox_nb.checkpoint import content
-from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.content import Contents
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.checkpoint.tensorfile import DTYPE_NAMES, DTYPES, TensorFile, make_header
 from chatterbox_nb.errors import TensorError
 from chatterbox_nb.events import CancelToken

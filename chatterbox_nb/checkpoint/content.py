@@ -14,8 +14,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.precision.plan import TensorInfo
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from chatterbox_nb.checkpoint.catalog import FileSpec, ModelSpec
 from chatterbox_nb.checkpoint.source import OPTIONAL_ROLES, Files
+from chatterbox_nb.checkpoint.spec import FileSpec, ModelSpec
 from chatterbox_nb.errors import SourceError
 from chatterbox_nb.events import CancelToken, Observer, Progress
 

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.reference import Modules
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.precision.layers import is_conv1d
 from chatterbox_nb.precision.plan import TensorInfo
 

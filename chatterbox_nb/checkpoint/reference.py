@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from chatterbox_nb.checkpoint.catalog import ModelSpec, T3Dims
+from chatterbox_nb.checkpoint.spec import ModelSpec, T3Dims
 from chatterbox_nb.errors import CheckpointError
 
 

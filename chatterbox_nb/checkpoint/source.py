@@ -14,7 +14,8 @@ from typing import Any
 
 from chatterbox_nb import events
 from chatterbox_nb.checkpoint import catalog
-from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER, ModelSpec
+from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.errors import SourceError, nearest
 from chatterbox_nb.events import CancelToken, Observer
 

@@ -23,18 +23,9 @@ import torch
 from torch import Tensor
 
 from chatterbox_nb.checkpoint import catalog, reference, synthetic_text
-from chatterbox_nb.checkpoint.catalog import (
-    ENGLISH,
-    MULTILINGUAL_V3,
-    TURBO,
-    FileSpec,
-    ModelSpec,
-    RopeScaling,
-    S3GenDims,
-    T3Dims,
-    VoiceRules,
-)
+from chatterbox_nb.checkpoint.catalog import ENGLISH, MULTILINGUAL_V3, TURBO
 from chatterbox_nb.checkpoint.inventory import inventory
+from chatterbox_nb.checkpoint.spec import FileSpec, ModelSpec, RopeScaling, S3GenDims, T3Dims, VoiceRules
 from chatterbox_nb.checkpoint.tensorfile import make_header
 from chatterbox_nb.precision.plan import TensorInfo
 from chatterbox_nb.text import TextRules

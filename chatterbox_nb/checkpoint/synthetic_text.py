@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.languages import LANGUAGES
 from chatterbox_nb.tags import TAGS
 

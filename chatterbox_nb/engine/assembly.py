@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from chatterbox_nb.checkpoint import loader, reference
-from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.loader import Fill
 from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.checkpoint.tensorfile import TensorFile, open_tensors
 from chatterbox_nb.engine import compiling, conditioning, flow, vocoder
 from chatterbox_nb.engine.conditioning import Encoders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from chatterbox_nb.checkpoint.catalog import S3GenDims, T3Dims
+from chatterbox_nb.checkpoint.spec import S3GenDims, T3Dims
 from chatterbox_nb.engine.nets.estimator import Estimator
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3

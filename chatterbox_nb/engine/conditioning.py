@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from chatterbox_nb.audio import Clip, Samples, resample
-from chatterbox_nb.checkpoint.catalog import ModelSpec, VoiceRules
+from chatterbox_nb.checkpoint.spec import ModelSpec, VoiceRules
 from chatterbox_nb.errors import SourceError, VoiceError, summary
 
 S3_RATE = 16_000

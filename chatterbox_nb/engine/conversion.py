@@ -17,7 +17,7 @@ import torch
 
 from chatterbox_nb import events
 from chatterbox_nb.audio import Samples
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine.conditioning import S3_RATE, TOKENS_PER_SECOND, Voice
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.noise import PackageNoise, StageNoise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from chatterbox_nb.checkpoint.catalog import T3Dims
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3

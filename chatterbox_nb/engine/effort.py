@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.spec import ModelSpec
 
 # What an effort says where the call and the settings say nothing. What is not in a row stays the model's own.
 EFFORTS: Mapping[str, Mapping[str, float]] = {

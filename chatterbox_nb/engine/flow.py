@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chatterbox_nb.checkpoint.catalog import S3GenDims
 from chatterbox_nb.checkpoint.loader import Fill, plain_fills
+from chatterbox_nb.checkpoint.spec import S3GenDims
 from chatterbox_nb.engine import finite
 from chatterbox_nb.engine.conditioning import Voice
 from chatterbox_nb.engine.nets import estimator as estimators

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from chatterbox_nb import events, languages
 from chatterbox_nb.checkpoint import content, reference
 from chatterbox_nb.checkpoint.cache import QuantizedCache
-from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.inventory import inventory
 from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine import assembly, compiling, conditioning, weights
 from chatterbox_nb.engine.conditioning import Encoders, Voice
 from chatterbox_nb.engine.gpu_flow import Solver

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from chatterbox_nb.checkpoint import reference
-from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.checkpoint.tensorfile import read_all
 from chatterbox_nb.engine.tokenizers.readers import segmentation_is_here
 from chatterbox_nb.errors import TensorError

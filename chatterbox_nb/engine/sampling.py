@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine.noise import Noise
 
 COLDEST = 1e-6  # below this, logits divided by the temperature would not be finite

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from chatterbox_nb.checkpoint import content
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.precision.plan import Plan, compute_of
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine.tokenizers.cangjie import Cangjie
 from chatterbox_nb.engine.tokenizers.gpt2 import Gpt2
 from chatterbox_nb.engine.tokenizers.graphemes import English

@@ -19,9 +19,9 @@ from torch import nn
 from chatterbox_nb.checkpoint import cache as caches
 from chatterbox_nb.checkpoint import content, loader, reference
 from chatterbox_nb.checkpoint.cache import QuantizedCache
-from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.checkpoint.content import Contents, Sums
 from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.checkpoint.tensorfile import TensorFile, open_tensors
 from chatterbox_nb.engine import assembly, compiling, store, vocoder
 from chatterbox_nb.engine.assembly import RESIDENT, Fills, Modules

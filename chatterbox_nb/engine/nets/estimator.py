@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chatterbox_nb.checkpoint.catalog import S3GenDims
 from chatterbox_nb.checkpoint.loader import Fill
+from chatterbox_nb.checkpoint.spec import S3GenDims
 from chatterbox_nb.engine.nets.ready import Matrix, Ready
 
 MELS = 80

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chatterbox_nb.checkpoint.catalog import T3Dims
 from chatterbox_nb.checkpoint.loader import Fill
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine.nets.llama import Cache, causal
 
 

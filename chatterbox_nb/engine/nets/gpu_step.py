@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chatterbox_nb.checkpoint.catalog import T3Dims
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine.nets.gpu_attention import Parts, attend
 from chatterbox_nb.engine.nets.gpu_draw import Lines, Table, draw
 from chatterbox_nb.engine.nets.llama import Cache

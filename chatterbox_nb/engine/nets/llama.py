@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chatterbox_nb.checkpoint.catalog import RopeScaling, T3Dims
 from chatterbox_nb.checkpoint.loader import Fill
+from chatterbox_nb.checkpoint.spec import RopeScaling, T3Dims
 
 
 def inverse_frequencies(width: int, theta: float, scaling: RopeScaling) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chatterbox_nb.checkpoint.catalog import T3Dims
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine.nets import phases, step
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from chatterbox_nb.checkpoint.catalog import T3Dims
 from chatterbox_nb.checkpoint.loader import Fill, plain_fills
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine.nets import gpt2, llama
 from chatterbox_nb.engine.nets.gpt2 import GPT2
 from chatterbox_nb.engine.nets.llama import Cache, Llama

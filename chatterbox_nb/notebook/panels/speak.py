@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chatterbox_nb import library, settings, speech
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine import effort
 from chatterbox_nb.errors import SettingError, TTSError
 from chatterbox_nb.jobs import Job

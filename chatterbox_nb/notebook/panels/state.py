@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from chatterbox_nb import history, library, manager
-from chatterbox_nb.checkpoint.catalog import ModelSpec
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine.report import LoadReport
 from chatterbox_nb.errors import TTSError
 from chatterbox_nb.jobs import Activity, Job
