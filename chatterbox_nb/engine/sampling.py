@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from chatterbox_nb.checkpoint.catalog import ModelSpec
 from chatterbox_nb.engine.noise import Noise
 
 COLDEST = 1e-6  # below this, logits divided by the temperature would not be finite
@@ -33,6 +35,12 @@ class Sampling:
     repetition_penalty: float = 1.2
     top_k: int = 0
     penalty_last: bool = False
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Sampling:
+        """A model's own options."""
+        own: dict[str, Any] = {each.name: spec.defaults[each.name] for each in fields(cls) if each.name in spec.defaults}
+        return cls(**own, penalty_last=spec.t3.gpt2)
 
 
 def guide(logits: Tensor, cfg_weight: float) -> Tensor:
