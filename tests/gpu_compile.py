@@ -55,10 +55,9 @@ class Driver:
 
 def compiled(arch: int, folder: Path, precisions: list[str]) -> list[str]:
     """Every kernel for one architecture, at int8 or the half precision it computes: their names."""
+    import turbos
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
-
-    import turbos
 
     from chatterbox_nb.checkpoint import source
     from chatterbox_nb.engine import model as engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class Sampling:
     @classmethod
     def of(cls, spec: ModelSpec) -> Sampling:
         """A model's own options."""
-        own: dict[str, Any] = {each.name: spec.defaults[each.name] for each in fields(cls) if each.name in spec.defaults}
+        own: dict[str, Any] = {name: value for name, value in spec.defaults.items() if name in cls.__dataclass_fields__}
         return cls(**own, penalty_last=spec.t3.gpt2)
 
 

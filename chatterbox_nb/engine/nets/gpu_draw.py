@@ -1,8 +1,8 @@
 """A speech token from logits, on a GPU: `sampling.draw` in one kernel, and the embedding of what was drawn.
 
 Its options are a tensor, so that a graph that was captured with one temperature serves every other. Nothing is sorted:
-what top-k and top-p keep is everything from a threshold on, which is searched for a bit at a time. So of tokens that are
-equally likely, to the bit, top-p keeps all or none, where torch's order cuts among them.
+what top-k and top-p keep is everything from a threshold on, which is searched for a bit at a time. So of tokens that
+are equally likely, to the bit, top-p keeps all or none, where torch's order cuts among them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _nucleus(p, top_p):
 
 @triton.jit
 def _kth(given, k):
-    """The k-th largest number. Bit by bit of its place in the order of all float32."""
+    """The k-th largest number, found bit by bit of its place in the order of all float32."""
     bits = given.to(tl.int32, bitcast=True)
     place = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # the bits of a negative number count down
     found = tl.where(tl.sum((place >= 0).to(tl.int32), axis=0) >= k, 0, -2147483648)
@@ -62,6 +62,20 @@ def _kth(given, k):
 @triton.jit
 def _penalized(given, repeated, penalty):
     return tl.where(repeated, tl.where(given < 0, given * penalty, given / penalty), given)
+
+
+@triton.jit
+def _guided(row, seen, v, inside, V, cfg, penalty, LINE: tl.constexpr):
+    """Logits after guidance and penalty, and how many are not finite."""
+    given = tl.load(row + v, mask=inside, other=0.0)
+    broken = (given != given) | (tl.abs(given) == float("inf"))
+    if LINE == 2:
+        unguided = tl.load(row + V + v, mask=inside, other=0.0)
+        broken = broken | (unguided != unguided) | (tl.abs(unguided) == float("inf"))
+        given = given + cfg * (given - unguided)
+    repeated = tl.load(seen + v, mask=inside, other=0) != 0
+    given = tl.where(inside, _penalized(given, repeated, penalty), float("-inf"))
+    return given, tl.sum(broken.to(tl.int32), axis=0)
 
 
 @triton.jit
@@ -81,41 +95,39 @@ def _draw(
 
     v = tl.arange(0, BLOCK_V)
     inside = v < V
-    given = tl.load(logits + line * LINE * V + v, mask=inside, other=0.0)
-    broken = (given != given) | (tl.abs(given) == float("inf"))
-    if LINE == 2:
-        unguided = tl.load(logits + (line * LINE + 1) * V + v, mask=inside, other=0.0)
-        broken = broken | (unguided != unguided) | (tl.abs(unguided) == float("inf"))
-        given = given + cfg * (given - unguided)
-    repeated = tl.load(seen + line * V + v, mask=inside, other=0) != 0
-    if (temperature == 0.0) | (penalty_last == 0):
-        given = _penalized(given, repeated, penalty)
-    given = tl.where(inside, given, float("-inf"))
+    from_logits, known = logits + line * LINE * V, seen + line * V
+    first_penalty = tl.where(penalty_last & (temperature != 0.0), 1.0, penalty)
+    given, broken = _guided(from_logits, known, v, inside, V, cfg, first_penalty, LINE)
     if temperature == 0.0:
         token = tl.argmax(given, axis=0)
     else:
-        given = given / tl.maximum(temperature, COLDEST)
+        # What is dropped is marked by less than nothing. Where logits are needed once more they are read again: to keep
+        # them in registers would cost those draws that need them but once.
+        temperature = tl.maximum(temperature, COLDEST)
+        given = given / temperature
         p = tl.exp(given - tl.max(given, axis=0))  # of the likeliest; what they sum up to does not matter for the draw
-        kept = p >= min_p
+        p = tl.where(p < min_p, -1.0, p)
         if (top_k > 0) & (top_k < V):
-            kept = kept & (given >= _kth(given, top_k))
+            again, _ = _guided(from_logits, known, v, inside, V, cfg, first_penalty, LINE)
+            again = tl.div_rn(again, temperature)  # rounded as torch does: what is equal there is equal here
+            p = tl.where(again < _kth(again, top_k), -1.0, p)
         if top_p < 1.0:
-            p = tl.where(kept, p, 0.0)
-            p = p / tl.sum(p, axis=0)
-            kept = kept & (p >= _nucleus(p, top_p))
+            p = p / tl.sum(tl.maximum(p, 0.0), axis=0)
+            p = tl.where(p < _nucleus(tl.maximum(p, 0.0), top_p), -1.0, p)
         if penalty_last:
-            given = tl.where(kept, _penalized(given, repeated, penalty), float("-inf"))
-            p = tl.exp(given - tl.max(given, axis=0))
-        p = tl.where(kept, p, 0.0)
+            left, _ = _guided(from_logits, known, v, inside, V, cfg, first_penalty, LINE)
+            repeated = tl.load(known + v, mask=inside, other=0) != 0
+            left = _penalized(left / temperature, repeated, penalty)
+            left = tl.where(p < 0.0, float("-inf"), left)
+            p = tl.exp(left - tl.max(left, axis=0))
         token = tl.argmax(tl.where(inside, p / tl.load(noise + line * V + v, mask=inside, other=1.0), -1.0), axis=0)
 
     if ended == 0:
         tl.store(own + FIRST + count % RING, token)
         if penalty_last:
-            tl.store(seen + line * V + BEGIN, 0)  # which is a token seen before for the first draw alone
-        tl.store(seen + line * V + token, 1)
-        first_broken = tl.where(tl.load(own + 4) == 0, tl.sum(broken.to(tl.int32), axis=0), 0)
-        if first_broken > 0:
+            tl.store(known + BEGIN, 0)  # which is a token seen before for the first draw alone
+        tl.store(known + token, 1)
+        if (broken > 0) & (tl.load(own + 4) == 0):
             tl.store(own + 4, count + 1)
         count += 1
         tl.store(own + 2, count)

@@ -95,7 +95,7 @@ class GpuStep:
     """Steps of a T3, whose weights must stay where they are.
 
     Args:
-        t3: on a GPU; on a CPU under `TRITON_INTERPRET=1`. Its norms, its biases and what follows `up` are its backbone's.
+        t3: on a GPU; on a CPU under `TRITON_INTERPRET=1`. Norms, biases and what comes after `up` are its backbone's.
 
     `tiled` tells whether many rows are multiplied by tensor cores.
     """
