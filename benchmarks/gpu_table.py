@@ -20,6 +20,8 @@ SINCE = """
 * The kernel for many rows ends in a third of its instructions; the draw has two sums less.
 * The vocoder's transposed convolutions are convolutions, and cuDNN is told to be deterministic: a take said again was
   not the same to the last bit. Of the 14 tests of `make test-gpu` that ran, that one failed, and that of the streams.
+* Turbo and Nano, whose T3 is a GPT-2, have the same step: layer norms, biases and GELU in the products, top-k and the
+  penalty last in the draw. A Llama's products compile to the instructions they had; its draw has a few more.
 """
 _TITLE = """# On a GPU
 

@@ -161,8 +161,9 @@ def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
     """A stage at a time. Short: a second of the reference, and one step."""
     import torch
 
-    from chatterbox_nb.engine import decode, flow, sampling, vocoder
+    from chatterbox_nb.engine import decode, flow, vocoder
     from chatterbox_nb.engine.noise import StageNoise
+    from chatterbox_nb.engine.sampling import Sampling
 
     spec, noise = model.spec, StageNoise(0)
     voice = model.builtin_voice().shortened(1.0 if short else None)
@@ -170,7 +171,7 @@ def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
     ids = model.text_ids(text)
     begun = time.perf_counter()
     prefix = decode.prefill(model.t3, voice.speaker, voice.t3_prompt, 0.5)
-    with decode.Decoding(model.t3, prefix, sampling.of(spec)) as decoding:
+    with decode.Decoding(model.t3, prefix, Sampling.of(spec)) as decoding:
         line = decoding.begin(ids, noise, tokens, tokens)
         stamps = [time.perf_counter()]
         while line.finish is None:

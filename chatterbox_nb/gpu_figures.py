@@ -59,7 +59,11 @@ def kernels(dims: T3Dims, device: torch.device, rows: Sequence[int] = (2, 8)) ->
     shapes: dict[str, tuple[int, int, dict[str, bool]]] = {
         "qkv": (3 * D, D, {"norm": True}),
         "out": (D, D, {"add": True}),
-        "gate_up": (2 * F, D, {"norm": True, "gated": True}),
+        **(
+            {"up": (F, D, {"norm": True, "gelu": True})}
+            if dims.gpt2
+            else {"gate_up": (2 * F, D, {"norm": True, "gated": True})}
+        ),
         "down": (D, F, {"add": True}),
         "head": (V, D, {"norm": True}),
     }
@@ -68,17 +72,17 @@ def kernels(dims: T3Dims, device: torch.device, rows: Sequence[int] = (2, 8)) ->
         {"matrix": name, "rows": N, "columns": K, "storage": storage, **figures}
         for name, (N, K, options) in shapes.items()
         for storage in ("int8", half)
-        for figures in _kernel(N, K, storage, options, rows, dims.norm_eps, device)
+        for figures in _kernel(N, K, storage, options, rows, dims, device)
     ]
 
 
 def _kernel(
-    N: int, K: int, storage: str, options: dict[str, bool], rows: Sequence[int], eps: float, device: torch.device
+    N: int, K: int, storage: str, options: dict[str, bool], rows: Sequence[int], dims: T3Dims, device: torch.device
 ) -> Iterator[Figures]:
     """One matrix, with each number of rows."""
     from chatterbox_nb.engine.graphs import Recorder
     from chatterbox_nb.engine.nets.gpu_step import has_tensor_cores
-    from chatterbox_nb.precision.kernels.rows import Matrix, multiply
+    from chatterbox_nb.precision.kernels.rows import Matrix, Norm, multiply
     from chatterbox_nb.precision.layers import quantize
 
     generator = torch.Generator().manual_seed(0)
@@ -100,14 +104,19 @@ def _kernel(
     copied = seconds_each(target.copy_)
     for M in rows:
         x, gain = torch.randn(M, K, generator=generator), torch.rand(K, generator=generator) + 0.5
-        wanted = _product(x, stored, gain, eps, **options)
+        # A GPT-2's norms have an offset, and its layers a bias.
+        offset, bias = (torch.randn(size, generator=generator) if dims.gpt2 else None for size in (K, N))
+        wanted = _product(x, stored, gain, dims.norm_eps, **options, offset=offset, bias=bias)
         more: Figures = {**options, "tiled": has_tensor_cores(device)}
         if more.pop("norm", False):
-            more |= {"gain": gain.to(device), "eps": eps}
+            more["norm"] = Norm(gain.to(device), dims.norm_eps, None if offset is None else offset.to(device))
         there, y = x.to(device), torch.zeros(M, wanted.shape[1], device=device)
+        added = None if bias is None else bias.to(device)
 
-        def multiplied(each: Tensor, x: Tensor = there, y: Tensor = y, more: Figures = more) -> None:
-            multiply(x, Matrix(each, scale), y, **more)
+        def multiplied(
+            each: Tensor, x: Tensor = there, y: Tensor = y, bias: Tensor | None = added, more: Figures = more
+        ) -> None:
+            multiply(x, Matrix(each, scale, bias), y, **more)
 
         multiplied(weight)
         apart = float((y.cpu().double() - wanted).norm() / wanted.norm())
@@ -123,35 +132,44 @@ def _kernel(
 
 def _product(
     x: Tensor, weight: tuple[Tensor, Tensor | None], gain: Tensor, eps: float, norm: bool = False, gated: bool = False,
-    add: bool = False,
+    gelu: bool = False, add: bool = False, offset: Tensor | None = None, bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """In float64."""
     stored, scale = weight
     full, x = stored.double() if scale is None else stored.double() * scale.double()[:, None], x.double()
-    if norm:
+    if norm and offset is not None:
+        x = torch.nn.functional.layer_norm(x, x.shape[1:], gain.double(), offset.double(), eps)
+    elif norm:
         x = x / torch.sqrt((x * x).mean(1, keepdim=True) + eps) * gain.double()
-    y = x @ full.T
+    y = x @ full.T if bias is None else x @ full.T + bias.double()
     if gated:
         gate, up = y.chunk(2, dim=1)
         return torch.nn.functional.silu(gate) * up
     assert add or norm
-    return y
+    return torch.nn.functional.gelu(y, approximate="tanh") if gelu else y
 
 
 def steps(model: Model, positions: Sequence[int] = POSITIONS) -> list[Figures]:
-    """Milliseconds a token: by position with guidance, without, and for many chunks side by side."""
+    """Milliseconds a token: by position with guidance, without, and for many chunks side by side.
+
+    A GPT-2 has no guidance.
+    """
+    from chatterbox_nb.engine.nets.gpu_draw import options_of
+    from chatterbox_nb.engine.sampling import Sampling
+
     runner = model.t3.runner
     if runner is None:
         return []
     found = []
-    longest = model.spec.t3.speech_positions - 64
+    dims, options = model.spec.t3, Sampling.of(model.spec)
+    longest, most = (dims.positions or dims.speech_positions) - 64, 1 if dims.gpt2 else 2
     for lines, rows, at in (
-        *((1, 2, position) for position in positions if position < longest),
-        (1, 1, min(500, longest)),
-        (BATCH, 2, min(500, longest)),
+        *((1, most, position) for position in positions if position < longest),
+        *((1, rows, min(500, longest)) for rows in range(1, most)),
+        (BATCH, most, min(500, longest)),
     ):
         room = runner.make_room(lines, rows, at + 64)
-        room.lines.options[2] = 0.05
+        room.lines.options.copy_(options_of(options))
         state = room.lines.state
 
         def again(state: Tensor = state, at: int = at) -> None:
@@ -184,7 +202,8 @@ def takes(model: Model) -> Figures:
 def _text(model: Model) -> str:
     """As many words as are spoken in ten seconds, about, or as the model reads at once."""
     words, wanted = _TEXT.split(), 25 * SECONDS / model.spec.text.tokens_per_text_token
-    wanted = min(wanted, 0.9 * model.spec.t3.text_positions)
+    dims = model.spec.t3
+    wanted = min(wanted, 0.9 * (dims.text_positions or dims.positions // 2 - dims.prefix_length))
     count = next((n for n in range(1, len(words)) if len(model.text_ids(" ".join(words[:n]))) >= wanted), len(words))
     return " ".join(words[:count])
 
@@ -199,8 +218,9 @@ def _take(model: Model, texts: list[str], first: list[float] | None = None) -> F
     begun = time.perf_counter()
     on_segment = None if first is None else lambda index, chunk: first.append(time.perf_counter() - begun)
     speaker = Speaker(
-        model, model.builtin_voice(), Sampling(), 0.5, StageNoise(0), texts, at_once=BATCH, on_segment=on_segment
-    )
+        model, model.builtin_voice(), Sampling.of(model.spec), 0.5, StageNoise(0), texts,
+        at_once=BATCH, on_segment=on_segment,
+    )  # fmt: skip
     chunks = list(speaker)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - begun

@@ -216,9 +216,9 @@ def _take(
     on_chunk: Callable[[Take], None] | None,
     on_segment: Callable[[Take], None] | None,
 ) -> Take:
-    from chatterbox_nb.engine import sampling
     from chatterbox_nb.engine.noise import StageNoise
     from chatterbox_nb.engine.pipeline import Speaker, chunks_at_once, working_bytes
+    from chatterbox_nb.engine.sampling import Sampling
 
     tell = manager.get().teller(job)
     job.device, job.needs = model.plan.device, model.parked_bytes
@@ -228,7 +228,7 @@ def _take(
         request = replace(asked.request, voice=voice)
         pieces, language = [chunk.text for chunk in asked.chunks], request.language
         job.needs = working_bytes(model, pieces, request.cfg_weight > 0, language)
-        drawn = sampling.of(model.spec, **{name: getattr(request, name) for name in _DRAWN})
+        drawn = Sampling.of(model.spec, **{name: getattr(request, name) for name in _DRAWN})
         noise = StageNoise(request.seed)
         compose = making.Composer(
             model,

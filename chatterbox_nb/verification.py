@@ -173,7 +173,7 @@ def compare(model: Model) -> Figures:
     from chatterbox_nb.engine.sampling import Sampling
 
     package, voice, ids = Package(model.spec, model.files), model.builtin_voice(), model.text_ids(TEXT)
-    place, sampling = model.device, Sampling()
+    place, sampling = model.device, Sampling.of(model.spec)
     with torch.inference_mode():
         prefix = decode.prefill(model.t3, voice.speaker.to(place), voice.t3_prompt.to(place), 0.5)
         decoded = decode.decode(model.t3, prefix, ids, sampling, PackageNoise(SEED), _ORACLE_TOKENS, _ORACLE_TOKENS)

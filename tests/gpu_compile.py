@@ -1,4 +1,5 @@
 """Compiles every kernel of T3's step for GPUs that are not here: `python tests/gpu_compile.py 75,90 FOLDER int8 half`.
+The model in the folder, and the tiny turbo beside it, which is a GPT-2.
 
 Triton asks its driver which GPU it is for, and that is all it needs to get from here to machine code. In a process of
 its own: where kernels are interpreted nothing is compiled. Prints a line of JSON: what was compiled, and what failed.
@@ -11,9 +12,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from chatterbox_nb.engine.nets.t3 import T3
 
 
 def known() -> list[int]:
@@ -51,12 +55,12 @@ class Driver:
 
 def compiled(arch: int, folder: Path, precisions: list[str]) -> list[str]:
     """Every kernel for one architecture, at int8 or the half precision it computes: their names."""
+    import turbos
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
     from chatterbox_nb.checkpoint import source
     from chatterbox_nb.engine import model as engine
-    from chatterbox_nb.engine.nets.gpu_step import GpuStep, Room
     from chatterbox_nb.precision import device
 
     made: list[str] = []
@@ -74,17 +78,24 @@ def compiled(arch: int, folder: Path, precisions: list[str]) -> list[str]:
     try:
         for asked in precisions:
             precision = asked if asked == "int8" else "fp16" if arch < 80 else "bf16"
-            model = engine.load(spec, files, precision, device.facts("cpu"), "plain")
-            step = GpuStep(model.t3)
-            for lines in (1,) if arch < 80 else (1, 4):
-                room = Room.empty(model.t3.dims, lines, 2, 200, model.t3)
-                step.tiled = arch >= 80
-                step.draw(room, lines)
-                step.layers(room, lines, count=1)
-                step.head(room, lines)
+            steps(engine.load(spec, files, precision, device.facts("cpu"), "plain").t3, arch)
+            steps(turbos.t3(precision, "cpu"), arch)
     finally:
         JITFunction.run = run
     return made
+
+
+def steps(t3: T3, arch: int) -> None:
+    """A draw, a layer and the head, of one chunk and of as many as tensor cores are for."""
+    from chatterbox_nb.engine.nets.gpu_step import GpuStep, Room
+
+    step, rows_a_line = GpuStep(t3), 1 if t3.dims.gpt2 else 2
+    step.tiled = arch >= 80
+    for lines in (1, 8 // rows_a_line) if step.tiled else (1,):
+        room = Room.empty(t3.dims, lines, rows_a_line, 200, t3)
+        step.draw(room, lines)
+        step.layers(room, lines, count=1)
+        step.head(room, lines)
 
 
 def main() -> None:

@@ -93,6 +93,41 @@ def test_chunks_side_by_side_are_those_one_after_another() -> None:
     assert model().t3.runner.problem == ""
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_gpt2_has_the_tokens_of_torchs_layers_under_one_graph(precision: str) -> None:
+    """The tiny turbo's T3: alone and side by side, on the GPU, and as the CPU computes it."""
+    import turbos
+
+    from chatterbox_nb.engine import decode, gpu_check
+    from chatterbox_nb.engine.gpu_decode import Runner
+    from chatterbox_nb.engine.graphs import Recorder
+    from chatterbox_nb.engine.noise import StageNoise
+
+    def spoken(net: Any, at_once: int) -> list[Any]:
+        begun: list[Any] = []
+        with torch.inference_mode():
+            for ids in [turbos.TEXTS[i : i + at_once] for i in range(0, len(turbos.TEXTS), at_once)]:
+                with decode.begun(net, turbos.prefix(net), turbos.OPTIONS, None, at_once) as decoding:
+                    place = net.backbone.norm.weight.device
+                    for text in ids:
+                        begun.append(decoding.begin(text.to(place), StageNoise(1, len(begun)), 40, 40))
+                    while decoding.lines:
+                        decoding.advance()
+        return [line.decoded.tokens for line in begun]
+
+    net, recorder = turbos.t3(precision, "cuda:0"), Recorder(torch.device("cuda:0"))
+    plain, runner = spoken(net, 1), Runner(net, recorder)
+    assert gpu_check.problem(net, runner.step) == gpu_check.problem(net, runner.step, 8) == ""
+    net.runner = runner
+    try:
+        assert spoken(net, 1) == spoken(net, 2)
+        if precision == "fp32":
+            assert spoken(net, 1) == plain == spoken(turbos.t3(precision, "cpu"), 1)
+    finally:
+        net.runner = None
+    assert recorder.problem == runner.problem == ""
+
+
 def test_streams_and_segments() -> None:
     tts.load("demo", precision="int8", device="cuda")
     takes = list(tts.stream(LONG, seed=2))

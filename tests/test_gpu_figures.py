@@ -39,6 +39,11 @@ def test_products_are_held_against_float64() -> None:
     gate, up = (normed @ weight.double().T).chunk(2, dim=1)
     found = gpu_figures._product(x, (weight, None), gain, 1e-5, norm=True, gated=True)
     assert torch.allclose(found, torch.nn.functional.silu(gate) * up)
+    offset, bias = torch.randn(6, generator=generator), torch.randn(8, generator=generator)
+    found = gpu_figures._product(x, (weight, None), gain, 1e-5, norm=True, gelu=True, offset=offset, bias=bias)
+    normed = torch.nn.functional.layer_norm(x.double(), (6,), gain.double(), offset.double(), 1e-5)
+    wanted = torch.nn.functional.gelu(normed @ weight.double().T + bias.double(), approximate="tanh")
+    assert torch.allclose(found, wanted), "of a GPT-2"
     quantized, scale = quantize(weight)
     found = gpu_figures._product(x, (quantized, scale), gain, 1e-5, add=True)
     assert torch.allclose(found, x.double() @ (quantized.double() * scale.double()[:, None]).T)

@@ -14,6 +14,7 @@ from conftest import GPU
 pytest.importorskip("triton")
 
 from chatterbox_nb.checkpoint import source
+from chatterbox_nb.checkpoint.catalog import T3Dims
 from chatterbox_nb.engine import decode, gpu_check, gpu_decode
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.decode import Decoded, Prefix
@@ -180,6 +181,7 @@ def test_draws_are_those_of_sampling(seed: int) -> None:
     """Over all options, guided and not: the token, what is known as seen, the state, the embedding."""
     generator, V, D = torch.Generator().manual_seed(seed), 300, 24
     tokens, places = torch.randn(V, D, generator=generator), torch.randn(9, D, generator=generator)
+    dims = T3Dims(start_speech=298, stop_speech=299)
     for rows in (1, 2):
         for options in (
             Sampling(),
@@ -187,6 +189,7 @@ def test_draws_are_those_of_sampling(seed: int) -> None:
             Sampling(top_p=0.95, repetition_penalty=1.0),
             Sampling(temperature=0.0),
             Sampling(temperature=1e-9, min_p=0.0),
+            Sampling(top_k=3, min_p=0.0),
         ):
             logits, noise = 3 * torch.randn(rows, V, generator=generator), StageNoise(seed)
             seen = torch.rand(V, generator=generator) < 0.3
@@ -197,7 +200,7 @@ def test_draws_are_those_of_sampling(seed: int) -> None:
             lines.seen[0] = seen
             lines.state[0, :4] = torch.tensor([40, 9, 2, 0])
             x = torch.zeros(rows, D, device=GPU)
-            gpu_draw.draw(logits.to(GPU), lines, x, Table(tokens.to(GPU)), Table(places.to(GPU)), stop=299)
+            gpu_draw.draw(logits.to(GPU), lines, x, Table(tokens.to(GPU)), Table(places.to(GPU)), dims)
             state = lines.state[0].tolist()
             assert state[gpu_draw.TOKENS + 2] == wanted
             assert state[:5] == [40, 9, 3, int(wanted == 299), 0]
@@ -210,7 +213,7 @@ def test_a_line_that_has_ended_stays_as_it_is() -> None:
     lines, x = Lines.empty(1, 50, GPU), torch.zeros(1, 4, device=GPU)
     before = lines.state.clone()
     table = Table(torch.ones(50, 4, device=GPU))
-    gpu_draw.draw(torch.randn(1, 50).to(GPU), lines, x, table, table, stop=49)
+    gpu_draw.draw(torch.randn(1, 50).to(GPU), lines, x, table, table, T3Dims(stop_speech=49))
     assert torch.equal(lines.state, before)
     assert not x.any()
 

@@ -71,10 +71,10 @@ def test_turbo_and_nano_want_more_than_five_seconds() -> None:
 
 
 @pytest.mark.usefixtures("loaded")
-def test_top_k_is_told_to_be_ignored_where_it_is() -> None:
-    assert tts.speak("The red bell.", seed=1, top_k=5).warnings == (
-        "demo has no top_k: what was asked of it is ignored.",
-    )
+def test_a_model_with_guidance_ignores_nothing() -> None:
+    take = tts.speak("The red bell.", seed=1, top_k=5, exaggeration=0.7, cfg_weight=0.3, min_p=0.1)
+    assert take.warnings == ()
+    assert take.request.top_k == 5
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -13,7 +13,7 @@ from conftest import OTHER_SENTENCE, SENTENCE
 
 from chatterbox_nb.audio import read_clip, resample
 from chatterbox_nb.checkpoint.catalog import DEMO_FOLDER
-from chatterbox_nb.engine import conditioning, decode, flow, sampling, vocoder
+from chatterbox_nb.engine import conditioning, decode, flow, vocoder
 from chatterbox_nb.engine.conditioning import Voice
 from chatterbox_nb.engine.conversion import Conversion
 from chatterbox_nb.engine.model import Model
@@ -58,7 +58,7 @@ def our_tokens(
     with torch.inference_mode():
         prefix = decode.prefill(model.t3, voice.speaker, voice.t3_prompt, exaggeration)
         # The package is asked for English's penalty, too, where a model has another.
-        options = sampling.of(model.spec) if turbo else Sampling(cfg_weight=cfg)
+        options = Sampling.of(model.spec) if turbo else Sampling(cfg_weight=cfg)
         tokens = list(decode.decode(model.t3, prefix, ids, options, PackageNoise(seed), limit, limit).tokens)
     return tokens[:-1] if turbo and tokens[-1] == model.spec.t3.stop_speech else tokens
 
@@ -141,7 +141,7 @@ def test_the_whole_take_is_the_packages(pair: tuple[Model, Package]) -> None:
     theirs = package.generate(SENTENCE, seed=11, **several)
     package.tts.watermarker = marker
     with torch.inference_mode():
-        options = sampling.of(model.spec)
+        options = Sampling.of(model.spec)
         (chunk,) = Speaker(model, model.builtin_voice(), options, 0.5, PackageNoise(11), [SENTENCE])
     assert chunk.samples.shape == theirs.shape
     # The package lets the watermark exceed full scale, we do not. A millionth in f0 moves the sine's phase over time.

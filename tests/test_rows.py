@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import GPU
 from torch import Tensor
 
 pytest.importorskip("triton")
 
-from chatterbox_nb.precision.kernels.rows import TILED_ROWS, Matrix, multiply
+from chatterbox_nb.precision.kernels.rows import TILED_ROWS, Matrix, Norm, multiply
 from chatterbox_nb.precision.layers import Int8Linear, quantize
 
 EPS = 1e-5
@@ -47,7 +48,7 @@ def products(M: int, N: int, K: int, storage: str, limit: float, **more: Any) ->
         return torch.full((M, columns), float("nan"), device=GPU)
 
     y = empty(N)
-    multiply(there, matrix, y, gain=gain.to(GPU), eps=EPS, **more)
+    multiply(there, matrix, y, norm=Norm(gain.to(GPU), EPS), **more)
     normed = x.double() / torch.sqrt((x.double() ** 2).mean(1, keepdim=True) + EPS) * gain.double()
     assert apart(y, normed @ full.T + bias.double()) < limit, "norm and bias"
 
@@ -56,11 +57,22 @@ def products(M: int, N: int, K: int, storage: str, limit: float, **more: Any) ->
     multiply(there, Matrix(matrix.weight, matrix.scale), y, add=True, **more)
     assert apart(y, before.double() + x.double() @ full.T) < limit, "added"
 
+    offset = torch.randn(K, generator=generator)
+    y = empty(N)
+    shifted = x + 3  # a mean that is large beside what is left without it
+    multiply(shifted.to(GPU), matrix, y, norm=Norm(gain.to(GPU), EPS, offset.to(GPU)), gelu=True, **more)
+    normed = F.layer_norm(shifted.double(), (K,), gain.double(), offset.double(), EPS)
+    assert apart(y, F.gelu(normed @ full.T + bias.double(), approximate="tanh")) < 3 * limit, "layer norm and GELU"
+
+    y = before.clone().to(GPU)
+    multiply(there, matrix, y, add=True, **more)
+    assert apart(y, before.double() + x.double() @ full.T + bias.double()) < limit, "added, with a bias"
+
     if N % 2 == 0:
         y = empty(N // 2)
         multiply(there, Matrix(matrix.weight, matrix.scale), y, gated=True, **more)
         gate, up = (x.double() @ full.T).chunk(2, dim=1)
-        assert apart(y, torch.nn.functional.silu(gate) * up) < 3 * limit, "gated"
+        assert apart(y, F.silu(gate) * up) < 3 * limit, "gated"
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -97,6 +109,19 @@ def test_silu_of_a_large_negative_number_is_nothing_and_no_nan() -> None:
     y = torch.full((1, 1), float("nan"), device=GPU)
     multiply(torch.ones(1, 2, device=GPU), Matrix(weight), y, gated=True)
     assert abs(float(y)) < 1e-20
+
+
+def test_gelu_of_large_numbers_is_the_number_or_nothing() -> None:
+    y = torch.full((1, 2), float("nan"), device=GPU)
+    multiply(torch.ones(1, 1, device=GPU), Matrix(torch.tensor([[-1e9], [1e9]], device=GPU)), y, gelu=True)
+    assert abs(float(y[0, 0])) < 1e-15
+    assert float(y[0, 1]) == 1e9
+
+
+def test_a_norm_of_either_kind_is_what_the_kernel_is_given() -> None:
+    rms, layer = torch.nn.RMSNorm(4, eps=0.5), torch.nn.LayerNorm(4, eps=0.25)
+    assert Norm.of(rms) == Norm(rms.weight, 0.5)
+    assert Norm.of(layer).offset is layer.bias
 
 
 def test_a_layer_of_either_kind_is_a_matrix() -> None:

@@ -15,6 +15,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from chatterbox_nb.checkpoint.catalog import ENGLISH, TURBO
 from chatterbox_nb.engine.noise import PackageNoise, StageNoise
 from chatterbox_nb.engine.sampling import Sampling, draw, guide
 
@@ -108,6 +109,11 @@ def test_a_draw_is_the_packages(
 
 def test_the_defaults_are_the_packages() -> None:
     assert Sampling() == Sampling(cfg_weight=0.5, temperature=0.8, min_p=0.05, top_p=1.0, repetition_penalty=1.2)
+
+
+def test_a_models_own_options_are_its_defaults_and_its_order() -> None:
+    assert Sampling.of(ENGLISH) == Sampling()
+    assert Sampling.of(TURBO) == Sampling(0.0, 0.8, 0.0, 0.95, 1.2, 1000, penalty_last=True)
 
 
 # Guidance

@@ -196,7 +196,7 @@ class ModelSpec:
     )
     optional: tuple[str, ...] = ("tokenizer._mel_filters", "tokenizer.window")
     on_host: tuple[str, ...] = ()
-    ignores: tuple[str, ...] = ("top_k",)
+    ignores: tuple[str, ...] = ()
     closing_tokens: tuple[int, ...] = ()
     cropped_tokens: int = 0
 

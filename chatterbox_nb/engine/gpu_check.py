@@ -24,26 +24,28 @@ from chatterbox_nb.precision.layers import Int8Linear
 # A wrong kernel is off by the numbers themselves. Half precision in the cache moves them by some thousandths.
 _TOLERANCE = 0.01
 _POSITION = 140  # two parts of attention
+_OPTIONS = Sampling(top_p=0.9)
+_OPTIONS_OF_A_GPT2 = Sampling(cfg_weight=0.0, min_p=0.0, top_p=0.95, top_k=1000, penalty_last=True)
 
 
-def problem(t3: T3, step: GpuStep, lines: int = 1, rows_a_line: int = 2) -> str:
+def problem(t3: T3, step: GpuStep, lines: int = 1, rows_a_line: int | None = None) -> str:
     """What is wrong with a step on this machine; empty when it works.
 
     Args:
         t3: loaded.
         step: of it.
-        lines, rows_a_line: that it is done for.
+        lines, rows_a_line: that it is done for; a GPT-2's line is a row, others' two, unless it is said.
     """
     try:
         with torch.inference_mode():
-            return _compared(t3, step, lines, rows_a_line)
+            return _compared(t3, step, lines, rows_a_line or (1 if t3.dims.gpt2 else 2))
     except Exception as error:  # whatever a compiler, a driver or a launch may meet
         return summary(error)
 
 
 def _compared(t3: T3, step: GpuStep, lines: int, rows_a_line: int) -> str:
     dims, generator = replace(t3.dims, layers=1), torch.Generator().manual_seed(0)
-    rows, position = lines * rows_a_line, min(_POSITION, t3.dims.speech_positions - 1)
+    rows, position = lines * rows_a_line, min(_POSITION, (dims.positions or dims.speech_positions) - 1)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
@@ -52,7 +54,7 @@ def _compared(t3: T3, step: GpuStep, lines: int, rows_a_line: int) -> str:
     known = [normal(rows, dims.heads, position, dims.head_width) for _ in range(2)]
     for cached, values in zip((room.cache.keys, room.cache.values), known, strict=True):
         cached[0, :, :, :position] = values
-    logits, options = 4 * normal(rows, dims.speech_vocab), Sampling(top_p=0.9)
+    logits, options = 4 * normal(rows, dims.speech_vocab), _OPTIONS_OF_A_GPT2 if dims.gpt2 else _OPTIONS
     noise = [StageNoise(0, line).token(dims.speech_vocab) for line in range(lines)]
     room.logits.copy_(logits)
     room.lines.noise.copy_(torch.stack(noise))
@@ -71,10 +73,11 @@ def _compared(t3: T3, step: GpuStep, lines: int, rows_a_line: int) -> str:
     if not torch.equal(drawn.long(), tokens):
         return f"tokens {tokens.tolist()} were to be drawn, and {drawn.tolist()} were"
 
-    embedded = t3.speech(tokens.to(room.x.device), torch.ones_like(tokens).to(room.x.device)).float().cpu()
+    places = torch.full_like(tokens, t3.place(position, 1))
+    embedded = t3.speech(tokens.to(room.x.device), places.to(room.x.device)).float().cpu()
     if apart := _apart("an embedding", room.x, embedded.repeat_interleave(rows_a_line, 0)):
         return apart
-    layer, x = _on_cpu(t3.backbone.layers[0]), normal(rows, dims.width)
+    layer, x = _on_cpu(t3.backbone.layers[0]), normal(rows, dims.width) + dims.gpt2  # its norms subtract a mean
     room.x.copy_(x)
     cache = Cache.empty(dims, rows, position + 1, torch.device("cpu"), torch.float32)
     for cached, values in zip((cache.keys, cache.values), known, strict=True):

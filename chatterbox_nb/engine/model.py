@@ -221,8 +221,6 @@ def prepare(
     phase, store = _Phases(observer, cancel), Store() if store is None else store
     if device.kind == "cpu" and not device.unfused and not compiling.fits(spec.t3):
         device = replace(device, unfused="the model's sizes are not multiples of 16")
-    elif device.kind == "cuda" and not device.unfused and spec.t3.gpt2:
-        device = replace(device, unfused="its kernels are for a Llama, and this model is a GPT-2")
     with phase("import", "Chatterbox"):
         reference.import_package()
     with phase("build"):

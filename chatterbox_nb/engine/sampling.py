@@ -36,11 +36,11 @@ class Sampling:
     top_k: int = 0
     penalty_last: bool = False
 
-
-def of(spec: ModelSpec, **options: float) -> Sampling:
-    """A model's own options of a draw, and these over them."""
-    own: dict[str, Any] = {name: value for name, value in spec.defaults.items() if hasattr(Sampling, name)}
-    return Sampling(**{**own, **options}, penalty_last=spec.t3.gpt2)
+    @classmethod
+    def of(cls, spec: ModelSpec, **options: float) -> Sampling:
+        """A model's own options, and these over them."""
+        own: dict[str, Any] = {name: value for name, value in spec.defaults.items() if hasattr(cls, name)}
+        return cls(**{**own, **options}, penalty_last=spec.t3.gpt2)
 
 
 def guide(logits: Tensor, cfg_weight: float) -> Tensor:

@@ -18,7 +18,7 @@ from chatterbox_nb.engine.nets.gpu_attention import Parts, attend
 from chatterbox_nb.engine.nets.gpu_draw import Lines, Table, draw
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.t3 import T3
-from chatterbox_nb.precision.kernels.rows import Matrix, multiply
+from chatterbox_nb.precision.kernels.rows import Matrix, Norm, multiply
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class GpuStep:
     """Steps of a T3, whose weights must stay where they are.
 
     Args:
-        t3: on a GPU; on a CPU under `TRITON_INTERPRET=1`.
+        t3: on a GPU; on a CPU under `TRITON_INTERPRET=1`. Norms, biases and what comes after `up` are its backbone's.
 
     `tiled` tells whether many rows are multiplied by tensor cores.
     """
@@ -105,47 +105,43 @@ class GpuStep:
         layers: Any = t3.backbone.layers
         self._layers = [
             (
-                each.attention_norm.weight,
+                Norm.of(each.attention_norm),
                 Matrix.of(each.attention.qkv),
                 Matrix.of(each.attention.out),
-                each.ffn_norm.weight,
-                Matrix.of(each.ffn.gate_up),
+                Norm.of(each.ffn_norm),
+                Matrix.of(each.ffn.up if t3.dims.gpt2 else each.ffn.gate_up),
                 Matrix.of(each.ffn.down),
             )
             for each in layers
         ]
-        self._norm, self._head = t3.backbone.norm.weight, Matrix.of(t3.head)
-        self._tokens, self._places = Table.of(t3.speech_embedding), Table.of(t3.speech_position)
+        self._activation = {"gelu": True} if t3.dims.gpt2 else {"gated": True}
+        self._norm, self._head = Norm.of(t3.backbone.norm), Matrix.of(t3.head)
+        self._tokens, self._places = Table.of(t3.speech_embedding), Table.of(t3.places)
 
     def draw(self, room: Room, lines: int) -> None:
         """A token of each of the first lines, from their logits, and its embedding."""
         rows = lines * room.rows_a_line
-        draw(
-            room.logits[:rows], room.lines.first(lines), room.x[:rows], self._tokens, self._places,
-            self.dims.stop_speech,
-        )  # fmt: skip
+        draw(room.logits[:rows], room.lines.first(lines), room.x[:rows], self._tokens, self._places, self.dims)
 
     def layers(self, room: Room, lines: int, count: int | None = None) -> None:
         """What was drawn through the layers, or the first few of them, into `x`."""
-        rows, eps = lines * room.rows_a_line, self.dims.norm_eps
+        rows = lines * room.rows_a_line
         x, qkv, attended, hidden = room.x[:rows], room.qkv[:rows], room.attended[:rows], room.hidden[:rows]
         cache, positions = room.cache, room.lines.positions[:lines]
-        for index, (first, in_, out, second, gate_up, down) in enumerate(self._layers[:count]):
-            multiply(x, in_, qkv, gain=first, eps=eps, tiled=self.tiled)
+        for index, (first, in_, out, second, up, down) in enumerate(self._layers[:count]):
+            multiply(x, in_, qkv, norm=first, tiled=self.tiled)
             attend(
                 qkv, cache.cosine, cache.sine, positions, cache.keys[index], cache.values[index], room.parts, attended,
                 room.rows_a_line,
             )  # fmt: skip
             multiply(attended, out, x, add=True, tiled=self.tiled)
-            multiply(x, gate_up, hidden, gain=second, eps=eps, gated=True, tiled=self.tiled)
+            multiply(x, up, hidden, norm=second, tiled=self.tiled, **self._activation)
             multiply(hidden, down, x, add=True, tiled=self.tiled)
 
     def head(self, room: Room, lines: int) -> None:
         """`x` to logits."""
         rows = lines * room.rows_a_line
-        multiply(
-            room.x[:rows], self._head, room.logits[:rows], gain=self._norm, eps=self.dims.norm_eps, tiled=self.tiled
-        )
+        multiply(room.x[:rows], self._head, room.logits[:rows], norm=self._norm, tiled=self.tiled)
 
     def __call__(self, room: Room, lines: int) -> None:
         """One more token of each of the first lines."""

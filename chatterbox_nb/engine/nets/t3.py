@@ -96,6 +96,11 @@ class T3(nn.Module):
         begin = self.speech(place, torch.zeros_like(place))[None]
         return torch.cat([embedded, begin.expand(len(embedded), 2, -1)], dim=1)
 
+    @property
+    def places(self) -> nn.Module:
+        """The embedding of a speech token's place."""
+        return self.position if self.dims.gpt2 else self.speech_position
+
     def place(self, start: int, count: int) -> int:
         """The position that `speech` is told of a chunk's newest token.
 
@@ -107,8 +112,7 @@ class T3(nn.Module):
 
     def speech(self, tokens: Tensor, places: Tensor) -> Tensor:
         """Speech tokens `[n]` at their places `[n]` (`place`), as `[n, D]`."""
-        table = self.position if self.dims.gpt2 else self.speech_position
-        found: Tensor = self.speech_embedding(tokens) + table(places)
+        found: Tensor = self.speech_embedding(tokens) + self.places(places)
         return found
 
     def logits(self, x: Tensor, cache: Cache, start: int) -> Tensor:
