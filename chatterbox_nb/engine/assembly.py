@@ -52,7 +52,7 @@ def assemble(
     if spec.t3.perceiver_queries:
         conditioning.own_attention(t3.conditioning_encoder)
     loader.fold_weight_norms(s3gen.mel2wav)
-    vocoder.own_upsampling(s3gen.mel2wav)
+    vocoder.own_layers(s3gen.mel2wav)
     with torch.device("meta"):
         flow.own_parts(s3gen.flow, spec.s3gen)
     t3.compiled = planned.kernel == "fused" and device.kind == "cpu"

@@ -12,15 +12,19 @@ from torch import Tensor
 
 from chatterbox_nb.checkpoint.reference import trim_fade
 from chatterbox_nb.engine import finite
+from chatterbox_nb.engine.nets.snake import Snake
 from chatterbox_nb.engine.nets.upsample import Upsample
 from chatterbox_nb.engine.noise import Noise, StageNoise
 from chatterbox_nb.precision.exact import exact
 
 
-def own_upsampling(vocoder: Any) -> None:
-    """Makes its transposed convolutions ours; their weight norms are folded already."""
+def own_layers(vocoder: Any) -> None:
+    """Makes its transposed convolutions and activations ours; weight norms are folded already."""
     for layer in vocoder.ups:
         layer.__class__ = Upsample
+    for layer in vocoder.modules():
+        if type(layer).__name__ == "Snake" and not layer.alpha_logscale:
+            layer.__class__ = Snake
 
 
 def own_constants(vocoder: Any, sample_rate: int, device: str) -> None:
