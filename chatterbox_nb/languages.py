@@ -74,18 +74,19 @@ def find(said: str, spoken: Sequence[str], model: str) -> str:
     Raises:
         SettingError: it speaks another; the message lists those there are.
     """
-    by_name = {_name(code).lower(): code for code in spoken}
+    by_name = {name_of(code).lower(): code for code in spoken}
     word = said.strip().lower().replace("_", "-")
     for candidate in (word, word.split("-")[0]):
         code = _ALSO.get(candidate, by_name.get(candidate, candidate))
         if code in spoken:
             return code
-    listed = ", ".join(f"{code} ({_name(code)})" for code in spoken)
-    near = nearest(said, [*spoken, *map(_name, spoken)])
+    listed = ", ".join(f"{code} ({name_of(code)})" for code in spoken)
+    near = nearest(said, [*spoken, *map(name_of, spoken)])
     raise SettingError(f"{model} does not speak '{said}'; it speaks {listed}.{near}")
 
 
-def _name(code: str) -> str:
+def name_of(code: str) -> str:
+    """A language's English name; of one that is not in the table, its code."""
     return LANGUAGES[code].name if code in LANGUAGES else code
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from shells import Kernel
 
+import chatterbox_nb as tts
+from chatterbox_nb import manager
 from chatterbox_nb.notebook.panels import pump
 from chatterbox_nb.notebook.panels.board import Board
 
@@ -48,6 +50,21 @@ def opened(kernel: Kernel, *names: str) -> Opened:
     if "precision" in found.board.names:
         until(lambda: "<table" in found.precision.choices.value, 90)
     return found
+
+
+def spoken(count: int = 1) -> None:
+    """Waits until that many takes are there, and the model has nothing to do."""
+
+    def done() -> bool:
+        activity = manager.get().activity()
+        return len(tts.takes) == count and activity.running is None and not activity.waiting
+
+    until(done)
+
+
+def buttons(panel: Opened, row: int = 0) -> dict[str, Any]:
+    """What can be done with a take, the newest by itself."""
+    return {button.description: button for button in panel.takes.list.children[row].children[1].children}
 
 
 def close_all() -> None:

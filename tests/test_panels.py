@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import OTHER_SENTENCE, SENTENCE
-from panels import Opened, close_all, opened, until, words
+from panels import Opened, buttons, close_all, opened, spoken, until, words
 from shells import Kernel
 
 import chatterbox_nb as tts
@@ -41,15 +39,6 @@ def nothing_open() -> Iterator[None]:
 @pytest.fixture
 def unloaded() -> None:
     manager.get().unload().wait()
-
-
-def idle() -> bool:
-    activity = manager.get().activity()
-    return activity.running is None and not activity.waiting
-
-
-def spoken(count: int = 1) -> None:
-    until(lambda: len(tts.takes) == count and idle())
 
 
 # Opening
@@ -359,21 +348,6 @@ def test_a_take_plays_once_and_not_again_when_the_page_is_opened_again(
     assert [" autoplay" in message["state"]["value"] for message in sent] == [False]
 
 
-def test_a_model_of_several_languages_has_them_to_choose_from(
-    kernel: Kernel, tiny_folder: Path, tmp_path: Path, loaded: manager.Manager
-) -> None:
-    folder = tmp_path / "two"
-    shutil.copytree(tiny_folder, folder)
-    spec = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(spec | {"languages": ["en", "de"]}))
-    panel = opened(kernel)
-    assert "cbnb-none" in panel.speak.language._dom_classes
-    panel.precision.source.value = str(folder)
-    panel.precision.load.click()
-    until(lambda: panel.speak.language.options == ("en", "de"))
-    until(lambda: "cbnb-none" not in panel.speak.language._dom_classes)
-
-
 # Takes
 
 
@@ -383,10 +357,6 @@ def panel_with_a_take(kernel: Kernel, loaded: manager.Manager) -> Opened:
     tts.speak(SENTENCE, seed=3, exaggeration=0.6)
     until(lambda: len(panel.takes.list.children) == 1)
     return panel
-
-
-def buttons(panel: Opened, row: int = 0) -> dict[str, Any]:
-    return {button.description: button for button in panel.takes.list.children[row].children[1].children}
 
 
 def test_a_take_shows_its_text_settings_and_figures(panel_with_a_take: Opened) -> None:

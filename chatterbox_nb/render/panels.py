@@ -97,7 +97,7 @@ def loaded(report: LoadReport) -> str:
     precision, device = report.plan.precision, report.plan.device
     return (
         f'<div class="cbnb-strong">{escape(report.title)} at {precision} on {escape(device)}: '
-        f"{size(report.bytes)}</div>"
+        f'<span class="cbnb-whole">{size(report.bytes)}</span></div>'
         + component_bar(report.bytes_by_component, report.shipped_bytes)
         + table((), ratios, words=True)
         + hint(report.plan.reason)

@@ -48,6 +48,7 @@ SHEET = """<style>
 .cbnb-card>*{flex:none}
 .cbnb-title{font-weight:600;font-size:14px}
 .cbnb-strong{font-weight:600}
+.cbnb-whole{white-space:nowrap}
 .cbnb .widget-upload{font-size:0}
 .cbnb .widget-upload::after{content:"Upload clip";font-size:13px}
 .cbnb .widget-upload i{font-size:13px}

@@ -109,7 +109,7 @@ class Precision(Part):
         if not choices.known(asked[0], asked[2]):
             if asked != self._looked_at:
                 self._looking = manager.get().look(*asked)
-        elif not state.busy:
+        elif asked != self._looked_at or not state.busy:
             self._see(lambda: manager.get().outlook(*asked))
         self._looked_at, self._looked = asked, time.time()
 

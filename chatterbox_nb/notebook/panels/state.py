@@ -6,8 +6,9 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from chatterbox_nb import history, library, manager
+from chatterbox_nb import history, library, manager, settings
 from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine.report import LoadReport
 from chatterbox_nb.errors import TTSError
@@ -16,6 +17,9 @@ from chatterbox_nb.render.panels import WINDOW_SECONDS
 from chatterbox_nb.render.progress import Pace
 from chatterbox_nb.take import Take
 from chatterbox_nb.usage import MemoryReading
+
+if TYPE_CHECKING:
+    from chatterbox_nb.engine.model import Model
 
 Samples = tuple[tuple[float, int], ...]  # (seconds since the epoch, bytes)
 
@@ -26,6 +30,7 @@ class State:
 
     Args:
         spec, report: of the model that is loaded.
+        language: the code of the one it speaks where none is named.
         automatic: its precision was `auto`'s choice.
         left: seconds until the running job is done, where that can be told.
         reading: the newest that was taken.
@@ -36,6 +41,7 @@ class State:
     activity: Activity
     spec: ModelSpec | None
     report: LoadReport | None
+    language: str | None
     automatic: bool
     takes: tuple[Take, ...]
     voices: tuple[str, ...]
@@ -97,6 +103,7 @@ class Reader:
             activity=activity,
             spec=model.spec if model else None,
             report=model.report if model else None,
+            language=_language(model) if model else None,
             automatic=shared.automatic,
             takes=tuple(history.takes),
             voices=self._voices,
@@ -112,3 +119,10 @@ def _voices() -> tuple[str, ...]:
         return tuple(library.voices.list())
     except (OSError, TTSError):  # a bad VOICE_LIBRARY_DIR is told where a voice is used
         return ()
+
+
+def _language(model: Model) -> str:
+    try:
+        return model.language(settings.value_of("language") if len(model.spec.languages) > 1 else None)
+    except TTSError:  # a setting that names none of its languages is told where it is used
+        return model.language()

@@ -65,6 +65,10 @@ def number(label: str, value: float, low: float, high: float, step: float) -> An
     )
 
 
+def whole(label: str, value: int, low: int, high: int) -> Any:
+    return _field(ipywidgets.BoundedIntText(description=label, value=value, min=low, max=high, style=_STYLE))
+
+
 def checkbox(label: str, value: bool) -> Any:
     return ipywidgets.Checkbox(description=label, value=value, indent=False, layout={"width": "auto"})
 
@@ -102,6 +106,13 @@ def upload(accept: str, action: Callable[[str, bytes], None], tip: str) -> Any:
     # In ipywidgets 7 the same file again is the same value, and only its count tells that it was sent.
     made.observe(arrived, "_counter" if made.has_trait("_counter") else "value")
     return made
+
+
+def put(control: Any, value: float) -> None:
+    """Sets a slider or a number, whose range grows where the value is beyond it."""
+    if value > control.max:
+        control.max = value
+    control.value = value
 
 
 def offer(field: Any, options: Sequence[Any]) -> None:
