@@ -32,11 +32,10 @@ from benchmarks import (
     teacher,
 )
 from benchmarks.quality_faults import PLANT
-from benchmarks.quality_worker import FP32, Configuration
+from benchmarks.quality_worker import FP32, ROWS, Configuration
 from chatterbox_nb.errors import PrecisionError
 from chatterbox_nb.precision import device
 from chatterbox_nb.precision.choice import choose_kernel
-from chatterbox_nb.precision.plan import int8_rows
 
 KERNELS = ("fused", "plain", "int8pack", "dynamic")
 _HEARD = ("edits", "interval", "set_intervals", "points_interval")  # what is known of words
@@ -49,7 +48,7 @@ def configurations() -> list[Configuration]:
     found += [
         Configuration(f"int8, plain, in {compute}", "int8", "plain", compute) for compute in ("float16", "bfloat16")
     ]
-    found += [Configuration(f"{row} alone", "int8", row=row) for row in int8_rows()]
+    found += [Configuration(f"{row} alone", "int8", row=row) for row in ROWS]
     found += [
         Configuration(f"{name} in {component}", "int8", "plain", fault=name, component=component)
         for name, fault in PLANT.items()

@@ -36,7 +36,7 @@ UNUSUAL = ModelSpec(
     unused=("a", "b"),
     optional=(),
     on_host=("c",),
-    ignores=(),
+    ignores=("min_p",),
     closing_tokens=(1, 2),
     cropped_tokens=3,
 )

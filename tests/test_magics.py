@@ -190,7 +190,7 @@ def test_a_kernel_and_a_source_folder_can_be_named(demo_kernel: Kernel, tiny_fol
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("nope", "CheckpointError: There is no model 'nope'; there are english, demo."),
+        ("nope", "CheckpointError: There is no model 'nope'; there are english, turbo, nano, multilingual-v2,"),
         ("demo --precision int7", "SettingError: precision=int7 is not a precision; choose auto, fp32, fp16, bf16,"),
         ("demo --kernel magic", "SettingError: kernel=magic is not a kernel;"),
         ("demo --device tpu", "PrecisionError: This machine has no device 'tpu';"),
@@ -268,18 +268,20 @@ def test_the_text_arrives_as_it_was_written(demo_kernel: Kernel, text: str) -> N
 
 def test_every_option_reaches_the_request(demo_kernel: Kernel) -> None:
     line = (
-        "--seed 9 --exaggeration 0.7 --cfg 0.3 --temperature 0.9 --min-p 0.1 --top-p 0.95 --repetition-penalty 1.3 "
-        "--max-chunk 60 --language en --effort fast --steps 3 --voice-seconds 1.5"
+        "--seed 9 --exaggeration 0.7 --cfg 0.3 --temperature 0.9 --min-p 0.1 --top-p 0.95 --top-k 50 "
+        "--repetition-penalty 1.3 --max-chunk 60 --language en --effort fast --steps 3 --voice-seconds 1.5"
     )
     request = result_of(demo_kernel.ok(f"%%tts {line}\nHello there."), demo_kernel).request
     assert request.options() == {
         "seed": 9,
         "voice": "builtin",
+        "language": "en",
         "exaggeration": 0.7,
         "cfg_weight": 0.3,
         "temperature": 0.9,
         "min_p": 0.1,
         "top_p": 0.95,
+        "top_k": 50,
         "repetition_penalty": 1.3,
         "max_chunk": 60,
         "cfm_steps": 3,

@@ -58,7 +58,7 @@ def test_int8_costs_at_most_a_hundredth_with_each_kernel(fp32: Tensor, kernel: s
 
 
 @pytest.mark.more
-@pytest.mark.parametrize("kind", STORAGE["int8"]["t3"])
+@pytest.mark.parametrize("kind", [kind for kind in STORAGE["int8"]["t3"] if kind != "text"])
 def test_each_kind_of_layer_alone_costs_at_most_a_hundredth(fp32: Tensor, kind: str) -> None:
     off = tuple(row for row in int8_rows() if row != f"t3.{kind}")
     model = every_row_through_the_kernel(loaded("int8", off=off))

@@ -46,7 +46,7 @@ def test_everything_that_is_on_by_default_passed(results: dict[str, Any]) -> Non
 
 def test_every_precision_and_row_was_measured(results: dict[str, Any]) -> None:
     gated = {figures["gated"] for figures in results["configurations"].values()}
-    assert gated - {""} == {*plan.PRECISIONS, *plan.int8_rows()}
+    assert gated - {""} == {*plan.PRECISIONS, *quality_worker.ROWS}
 
 
 def test_every_ruler_measured_all_it_can_hear(results: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import soundfile
 from conftest import SENTENCE
 
 import chatterbox_nb as tts
-from chatterbox_nb import manager
+from chatterbox_nb import choices, manager
 from chatterbox_nb.engine.report import LoadReport
 from chatterbox_nb.manager import ModelInfo
 from chatterbox_nb.render import elements, takes
@@ -26,7 +26,7 @@ from chatterbox_nb.take import Take
 from chatterbox_nb.usage import MemoryReading
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'&amp;"
-KINDS = ("LoadReport", "MemoryReading", "ModelInfo", "Take")
+KINDS = ("LoadReport", "MemoryReading", "ModelTable", "ModelInfo", "Take")
 # What trusted and untrusted notebooks both let through.
 ELEMENTS = {"div", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "img", "audio"}
 ATTRIBUTES = {"style", "alt", "width", "height", "src", "controls", "preload", "autoplay"}
@@ -74,7 +74,8 @@ def report(take: Take) -> LoadReport:
 
 @pytest.fixture(scope="module")
 def results(take: Take, report: LoadReport) -> dict[str, Shown]:
-    return {"Take": take, "LoadReport": report, "ModelInfo": tts.info(), "MemoryReading": tts.memory()}
+    shown: dict[str, Shown] = {"Take": take, "LoadReport": report, "ModelInfo": tts.info()}
+    return {**shown, "MemoryReading": tts.memory(), "ModelTable": choices.models("cpu")}
 
 
 def html_of(result: Shown) -> str:

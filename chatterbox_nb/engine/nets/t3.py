@@ -77,7 +77,7 @@ class T3(nn.Module):
         found: Tensor = self.position(torch.arange(start, start + count, device=device_of(self.position)))
         return found
 
-    def text(self, ids: Tensor, guided: bool, start: int) -> Tensor:
+    def text(self, ids: Tensor, guided: bool, start: int = 0) -> Tensor:
         """Text ids `[S]`, start and stop included where the model has them, and begin-of-speech, as `[B, S + n, D]`.
 
         With guidance the second row carries no text, only its positions.
