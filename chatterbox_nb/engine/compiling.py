@@ -21,7 +21,7 @@ def fits(dims: T3Dims) -> bool:
 
 
 def tiles_attention(planned: Plan, dims: S3GenDims) -> bool:
-    """Whether the flow's attention is compiled for tiles (`nets/tiled.py`)."""
+    """Whether the flow's attention is the compiled one (`nets/tiled.py`)."""
     if planned.kernel != "fused" or planned.device != "cpu" or planned.flow_compute != "bfloat16":
         return False
     from chatterbox_nb.engine.nets import tiled

@@ -1,4 +1,4 @@
-"""Attention of every frame to every other in bfloat16, compiled for a CPU that multiplies tiles (AMX).
+"""Attention of every frame to every other, compiled for a CPU that multiplies bfloat16: in tiles (AMX) or in vectors.
 
 What torch's is to the accuracy of bfloat16, in less than half the time: the scores of 32 queries stay near the
 processor until they are weights, float32 all the while, and an exponential is six instructions for 16 of them. torch's
@@ -18,7 +18,7 @@ import torch
 from numba import carray, types
 from torch import Tensor
 
-from chatterbox_nb.precision.kernels import tiles
+from chatterbox_nb.precision.kernels import bf16, tiles
 from chatterbox_nb.precision.kernels.emit import LANES, called_from_c, compiled
 from chatterbox_nb.precision.kernels.shared import count_up, pointer
 from chatterbox_nb.precision.kernels.vector import keep, kind
@@ -34,8 +34,8 @@ _QKV, _OUT, _WORK, _LENGTH, _SETUP, _ROWS, _FRAMES, _HEADS, _WIDTH, _TAKEN, _COM
 
 @cache
 def available() -> bool:
-    """Whether this machine can: its processor has AMX, and torch's threads can be asked to run a function."""
-    return tiles.available("bf16") and _parallel() is not None
+    """Whether this machine can: AMX or AVX512-BF16, and threads of torch's that can be asked to run a function."""
+    return _parallel() is not None and (tiles.available("bf16") or bf16.available())
 
 
 @cache
@@ -86,10 +86,11 @@ def _finish(mixed: Any, sums: Any, width: int, out: Any) -> None:
 
 
 @_compiled
-def _head(qkv: Any, head: int, heads: int, width: int, out: Any, work: Any) -> None:
+def _head(amx: Any, qkv: Any, head: int, heads: int, width: int, out: Any, work: Any) -> None:
     """One head of one row.
 
     Args:
+        amx: an empty tuple, or one of length 1 if it is multiplied in tiles.
         qkv: bfloat16 as uint16 `[T, 3 * H * width]`.
         out: the same, `[T, H * width]`.
         work: uint32, `_length` of them.
@@ -109,16 +110,23 @@ def _head(qkv: Any, head: int, heads: int, width: int, out: Any, work: Any) -> N
     row, queries = qkv.strides[0], qkv.ctypes.data + 2 * head * width
     for start in range(0, frames, QUERIES):
         begin = min(start, frames - QUERIES)  # the last answers some again
-        tiles.scores(queries + begin * row, row, keys.ctypes.data, blocks, given.ctypes.data, given.strides[0])
+        asked = queries + begin * row
+        if len(amx):
+            tiles.scores(asked, row, keys.ctypes.data, blocks, given.ctypes.data, given.strides[0])
+        else:
+            bf16.scores(asked, row, keys.ctypes.data, blocks, given.ctypes.data, given.strides[0])
         for q in range(QUERIES):
             given[q, frames:] = -np.inf
             sums[q] = tiles.softmax(given[q].ctypes.data, blocks, factor, weights[q].ctypes.data)
-        tiles.mixed(weights.ctypes.data, weights.strides[0], values.ctypes.data, blocks, mixed.ctypes.data)
+        if len(amx):
+            tiles.mixed(weights.ctypes.data, weights.strides[0], values.ctypes.data, blocks, mixed.ctypes.data)
+        else:
+            bf16.mixed(weights.ctypes.data, weights.strides[0], values.ctypes.data, blocks, mixed.ctypes.data)
         _finish(mixed, sums, width, out[begin : begin + QUERIES, head * width : (head + 1) * width])
 
 
 @_compiled
-def _serve(told: Any) -> None:
+def _serve(amx: Any, told: Any) -> None:
     """What each thread does of a call: heads, until none is left."""
     at = told.ctypes.data
     rows, frames, heads, width, length = told[_ROWS], told[_FRAMES], told[_HEADS], told[_WIDTH], told[_LENGTH]
@@ -126,22 +134,28 @@ def _serve(told: Any) -> None:
     out = carray(pointer(told[_OUT]), (rows, frames, heads * width), np.uint16)
     work = carray(pointer(told[_WORK] + 4 * length * count_up(at + 8 * _COME)), (length,), np.uint32)
     kept = work[length - tiles.SETUP // 4 :].ctypes.data
-    tiles.begin(told[_SETUP], kept)
+    if len(amx):
+        tiles.begin(told[_SETUP], kept)
     part = count_up(at + 8 * _TAKEN)
     while part < rows * heads:
-        _head(qkv[part // heads], part % heads, heads, width, out[part // heads], work)
+        _head(amx, qkv[part // heads], part % heads, heads, width, out[part // heads], work)
         part = count_up(at + 8 * _TAKEN)
-    tiles.end(kept)
+    if len(amx):
+        tiles.end(kept)
 
 
-def _enter(told: Any) -> None:
-    _serve(carray(told, (_TOLD,), np.int64))
+def _with_tiles(told: Any) -> None:
+    _serve((0,), carray(told, (_TOLD,), np.int64))
+
+
+def _with_vectors(told: Any) -> None:
+    _serve((), carray(told, (_TOLD,), np.int64))
 
 
 @cache
-def _entry() -> Any:
-    """The compiled `_enter`, which must be held for as long as its `address` is used."""
-    return called_from_c(types.void(types.voidptr))(_enter)
+def _entry(amx: bool) -> Any:
+    """What a thread enters by, compiled; it must be held for as long as its `address` is used."""
+    return called_from_c(types.void(types.voidptr))(_with_tiles if amx else _with_vectors)
 
 
 def _length(frames: int) -> int:
@@ -154,8 +168,11 @@ def fits(frames: int, width: int) -> bool:
     return frames >= QUERIES and _NARROWEST <= width <= WIDTH and width % 16 == 0
 
 
-def attention(qkv: Tensor, heads: int) -> Tensor:
-    """bfloat16 `[B, T, 3 * H * D]`, contiguous: queries, keys, values; to `[B, T, H * D]`."""
+def attention(qkv: Tensor, heads: int, amx: bool | None = None) -> Tensor:
+    """bfloat16 `[B, T, 3 * H * D]`, contiguous: queries, keys, values; to `[B, T, H * D]`.
+
+    `amx` tells whether it is multiplied in tiles; where it does not, they are used if there are any.
+    """
     rows, frames, inner = qkv.shape
     out, threads, length = qkv.new_empty(rows, frames, inner // 3), torch.get_num_threads(), _length(frames)
     work, setup = torch.empty(threads * length, dtype=torch.int32), tiles.setup()
@@ -164,5 +181,6 @@ def attention(qkv: Tensor, heads: int) -> Tensor:
         qkv.data_ptr(), out.data_ptr(), work.data_ptr(), length, setup.ctypes.data, rows, frames, heads,
         inner // (3 * heads),
     ]  # fmt: skip
-    _parallel()(_entry().address, told.ctypes.data, threads, 0)
+    entry = _entry(tiles.available("bf16") if amx is None else amx)
+    _parallel()(entry.address, told.ctypes.data, threads, 0)
     return out

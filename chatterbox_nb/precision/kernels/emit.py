@@ -47,6 +47,12 @@ def load_vector(b: Any, address: Value, of: Any, count: int) -> Value:
     return b.load(b.inttoptr(address, vector_type(of, count).as_pointer()), align=1)
 
 
+def everywhere(b: Any, value: Value, of: Any) -> Value:
+    """A number in each lane of a vector of this type."""
+    one = b.insert_element(ir.Constant(of, ir.Undefined), value, I32(0))
+    return b.shuffle_vector(one, one, ir.Constant(vector_type(I32, of.count), [0] * of.count))
+
+
 def call(b: Any, name: str, result: Any, arguments: list[Value]) -> Value:
     function = ir.FunctionType(result, [argument.type for argument in arguments])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), arguments)

@@ -25,6 +25,7 @@ from chatterbox_nb.precision.kernels.emit import (
     I64,
     Value,
     call,
+    everywhere,
     largest_of,
     load_vector,
     loop,
@@ -219,7 +220,7 @@ def settle(typing: Any, counts: Any, scale: Any, steps: Any, y: Any, y_row: Any,
                 high, low = (b.sext(columns[at], wide) for at in (m, ROWS + m))
                 whole = b.sitofp(b.add(b.shl(high, _filled(wide, 8)), low), _LANES)
                 step = b.load(b.inttoptr(b.add(steps, I64(4 * m)), FLOAT.as_pointer()), align=4)
-                value = b.fmul(b.fmul(whole, scales), _everywhere(b, step))
+                value = b.fmul(b.fmul(whole, scales), everywhere(b, step, _LANES))
                 into = b.add(y, b.add(b.mul(y_row, I64(m)), I64(half * BYTES)))
                 before = b.select(add, load_vector(b, into, FLOAT, SIDE), none)
                 b.store(b.fadd(before, value), b.inttoptr(into, _LANES.as_pointer()), align=4)
@@ -240,6 +241,8 @@ def scores(typing: Any, query: Any, query_row: Any, keys: Any, blocks: Any, out:
 
     def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
         query, query_row, keys, blocks, out, out_row = arguments
+        if not available("bf16"):
+            return context.get_dummy_value()
         lower, out_lower = b.mul(query_row, I64(SIDE)), b.mul(out_row, I64(SIDE))
         # Tiles 4 and 5 are both halves of the first 16 queries, 6 and 7 of the others.
         for tile, place in ((4, query), (6, b.add(query, lower))):
@@ -276,6 +279,8 @@ def mixed(typing: Any, weights: Any, weights_row: Any, values: Any, blocks: Any,
 
     def generate(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
         weights, weights_row, values, blocks, out = arguments
+        if not available("bf16"):
+            return context.get_dummy_value()
         lower = b.mul(weights_row, I64(SIDE))
         for half in (0, 2):  # of the dimensions
             for total in range(4):
@@ -326,7 +331,7 @@ def softmax(typing: Any, given: Any, blocks: Any, factor: Any, out: Any) -> Any:
         lowest = ir.Constant(_LANES, [float("-inf")] * SIDE)
         first, second = loop(b, blocks, 1, [lowest, lowest], higher)
         largest = largest_of(b, b.select(b.fcmp_ordered(">", first, second), first, second))
-        scale = _everywhere(b, factor)
+        scale = everywhere(b, factor, _LANES)
         offset = b.fneg(b.fmul(largest, scale))
 
         def one(index: Value, sums: list[Value]) -> list[Value]:
@@ -346,11 +351,6 @@ def softmax(typing: Any, given: Any, blocks: Any, factor: Any, out: Any) -> Any:
 
 def _filled(of: Any, value: float) -> Value:
     return ir.Constant(of, [value] * SIDE)
-
-
-def _everywhere(b: Any, value: Value) -> Value:
-    one = b.insert_element(ir.Constant(_LANES, ir.Undefined), value, I32(0))
-    return b.shuffle_vector(one, one, ir.Constant(_WHOLE, [0] * SIDE))
 
 
 def _power(b: Any, x: Value) -> Value:
