@@ -31,6 +31,8 @@ OTHERS = ("3.12", "3.11")  # better than none, where Colab's own cannot be had
 # Of the `test` extra: what is run before, in the other environment.
 NOT_NEEDED = {"jupyterlab", "ruff", "mypy", "playwright", "axe-playwright-python"}
 SELECTED = "not weights and not full and not gpu and not browser"
+# What is the same on every stack, and takes long or is much: names and numbers of files, texts, documents.
+LEFT_OUT = ("every_tensor", "quality_gate", "tensorfile", "text", "abbreviations", "docs", "demo_voice")
 # Colab's jupyter_client and ipykernel are older than Python 3.13, which warns of them; httpx leaves a socket to it.
 HOST_WARNINGS = (
     "-W", "ignore:datetime.datetime.utcnow:DeprecationWarning",
@@ -62,8 +64,9 @@ def main() -> None:
         _install_the_tools(with_ours)
     _check_nothing_changed(with_ours, _installed(), "installing the test tools")
     failed = []
+    ignored = [f"--ignore=tests/{name}" for name in ("browser", *(f"test_{name}.py" for name in LEFT_OUT))]
     for name, command in {
-        "tests": ["-n", "2", "--dist", "loadgroup", "--ignore", "tests/browser", "-m", SELECTED],
+        "tests": ["-n", "2", "--dist", "loadgroup", "-m", SELECTED, *ignored],
         "notebooks": ["--nbval-lax", "--nbval-cell-timeout", "300", "-n", "2", "--dist", "loadfile", "notebooks"],
     }.items():
         with _timed(f"{name} on Colab's stack"):
