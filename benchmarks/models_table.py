@@ -72,13 +72,15 @@ def _speeds(name: str, sides: Figures, shown: tuple[str, ...]) -> list[list[str]
 
 def method(measured: Figures) -> str:
     first: Any = next(iter(measured.values()))
-    when = sorted({(model["date"], model["command"]) for model in measured.values()})
-    dates = ", ".join(f"{date} by `{command}`" for date, command in when)
+    dates: dict[str, set[str]] = {}
+    for model in measured.values():
+        dates.setdefault(model["command"], set()).add(model["date"])
+    when = ", ".join(f"{' and '.join(sorted(days))} by `{command}`" for command, days in dates.items())
     tokens = first["sides"]["package"]["tokens"]
     guided = [name for name, model in measured.items() if model["rows"] == 2]
     steps = ", ".join(f"{name} {model['sides']['int8']['cfm_steps']}" for name, model in measured.items())
     return (
-        f"Measured {dates} on {first['machine']}; Python {first['python']}, torch {first['torch']}, "
+        f"Measured {when} on {first['machine']}; Python {first['python']}, torch {first['torch']}, "
         f"{first['threads']} threads; random weights of each model's true size, the same files and text for both, "
         f"{tokens} speech tokens ({' and '.join(guided)} with guidance, two rows), steps of the flow: {steps}; each in "
         "a process of its own, in turn, warmed up, medians of "

@@ -85,8 +85,12 @@ class TensorInfo:
 
     @property
     def shipped_bytes(self) -> int:
-        """What the package holds of it: float32, except BatchNorm's counters."""
-        return 0 if self.kind == "table" else self.numel * (8 if self.kind == "counter" else 4)
+        """What the package holds of it: float32, except BatchNorm's counters. A GPT-2's own table it drops."""
+        return (
+            0
+            if self.kind == "table" or self.name == "tfmr.wte.weight"
+            else self.numel * (8 if self.kind == "counter" else 4)
+        )
 
     def bytes_as(self, storage: str, multiple: int = 1) -> int:
         """Bytes in memory when stored so; int8 adds a float32 scale a row. Rows are padded to a multiple."""
