@@ -22,6 +22,8 @@ if not torch.cuda.is_available():
 
 from chatterbox_nb import manager
 from chatterbox_nb.checkpoint import catalog, source, synthetic
+from chatterbox_nb.checkpoint.source import Files
+from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.precision import device
 
@@ -119,16 +121,40 @@ def full_multilingual() -> engine.Model:
     return _full("multilingual-v3", "models/multilingual-v3")
 
 
-@pytest.fixture(scope="session")
-def english() -> engine.Model:
-    """The real weights at fp32, where the hub's cache has them."""
+def real_files(name: str) -> tuple[ModelSpec, Files]:
+    """The published weights of a model; skips where the hub's cache has them not."""
     from chatterbox_nb.errors import SourceError
 
     try:
-        spec, files = source.find("english")
+        return source.find(name)
     except SourceError as error:
         pytest.skip(f"the real checkpoint is not in the hub's cache: {error}")
+
+
+def _real(name: str) -> engine.Model:
+    spec, files = real_files(name)
     return engine.load(spec, files, "fp32", device.facts("cpu"))
+
+
+@pytest.fixture(scope="session")
+def english() -> engine.Model:
+    """The real weights at fp32."""
+    return _real("english")
+
+
+@pytest.fixture(scope="module")
+def real_turbo() -> engine.Model:
+    return _real("turbo")
+
+
+@pytest.fixture(scope="module")
+def real_nano() -> engine.Model:
+    return _real("nano")
+
+
+@pytest.fixture(scope="module")
+def real_multilingual() -> engine.Model:
+    return _real("multilingual-v3")
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -289,3 +292,15 @@ def test_a_repo_that_has_the_pt_alone_is_fetched_with_it(cache: Path, server: Lo
     server.requests.clear()
     assert fetch(cache) == files
     assert server.requests == []
+
+
+def test_a_process_that_has_imported_nothing_else_is_told_too(tmp_path: Path) -> None:
+    """The client's submodules are attributes only once somebody has imported them."""
+    asked = (
+        "from pathlib import Path; from chatterbox_nb.checkpoint import source; "
+        f"source.find('turbo', cache=Path({str(tmp_path)!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    assert "SourceError: HF_HUB_OFFLINE is set and" in done.stderr

@@ -29,15 +29,18 @@ CASES = [
 ]
 
 
-# `full` and its like are random weights of a model's true size (make oracle-full), `english` the real ones (make
-# test-weights).
+# `full` and its like are random weights of a model's true size (make oracle-full), `english` and its like the real ones
+# (make test-weights).
 PAIRS = [
     "demo",
     "tiny",
     "multilingual",
     "turbo",
     *(pytest.param(name, marks=pytest.mark.full) for name in ("full", "full_turbo", "full_nano", "full_multilingual")),
-    pytest.param("english", marks=pytest.mark.weights),
+    *(
+        pytest.param(name, marks=pytest.mark.weights)
+        for name in ("english", "real_turbo", "real_nano", "real_multilingual")
+    ),
 ]
 TINY_LIMIT, FULL_LIMIT = 120, 64  # speech tokens
 

@@ -38,6 +38,8 @@ def fetch(
         SourceError: offline, no such repo, no access, a file missing, no room, or a download that broke.
     """
     import huggingface_hub as hf
+    import huggingface_hub.constants  # its submodules are there once somebody imports them
+    import huggingface_hub.utils
 
     place = _Place(hf, spec, Path(cache or hf.constants.HF_HUB_CACHE), token)
     named = repo != spec.repo
