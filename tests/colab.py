@@ -32,7 +32,7 @@ OTHERS = ("3.12", "3.11")  # better than none, where Colab's own cannot be had
 NOT_NEEDED = {"jupyterlab", "ruff", "mypy", "playwright", "axe-playwright-python"}
 SELECTED = "not weights and not full and not gpu and not browser"
 # What is the same on every stack, and takes long or is much: names and numbers of files, texts, documents.
-LEFT_OUT = ("every_tensor", "quality_gate", "tensorfile", "text", "abbreviations", "docs", "demo_voice")
+LEFT_OUT = ("quality_gate", "tensorfile", "text", "abbreviations", "docs", "demo_voice")
 # Colab's jupyter_client and ipykernel are older than Python 3.13, which warns of them; httpx leaves a socket to it.
 HOST_WARNINGS = (
     "-W", "ignore:datetime.datetime.utcnow:DeprecationWarning",

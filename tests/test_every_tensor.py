@@ -31,7 +31,7 @@ from chatterbox_nb.engine.nets import t3 as t3_net
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.precision import device
 
-pytestmark = pytest.mark.xdist_group("every tensor")
+pytestmark = [pytest.mark.xdist_group("every tensor"), pytest.mark.more]  # the oracle would see most of it
 COMPONENTS = ["t3", "flow", "vocoder", "tokenizer", "speaker_encoder", "voice_encoder"]
 # A key's bias adds the same to every score of a query, which the softmax takes out again: there is nothing to hear.
 NO_EFFECT = ("self_attn.linear_k.bias", "perceiver.attn.to_k.bias")

@@ -101,7 +101,7 @@ def test_what_a_model_ignores_is_not_shown_and_not_sent(
 ) -> None:
     panel = opened(kernel, "speak")
     speak = follows(panel, "demo")
-    assert [name for name, control in speak.options.items() if hidden(control)] == ["top_k"]
+    assert [name for name, control in speak.options.items() if hidden(control)] == []
     speak.options["exaggeration"].value = 0.7
     kernel.ok(f"%tts_load --source {turbo_folder} {PLAIN}")
     follows(panel, "tiny-turbo")

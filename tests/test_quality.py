@@ -72,6 +72,7 @@ def test_fp32_loses_the_same_step_by_step(fp32: Tensor) -> None:
     assert torch.allclose(losses(loaded("fp32"), IN_STEPS, steps=True), fp32[:IN_STEPS], atol=1e-4)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_int8_costs_no_more_step_by_step(fp32: Tensor, kernel: str) -> None:
     """As speech is made: a row at a time through the model as it is loaded."""

@@ -11,7 +11,8 @@ import pytest
 from benchmarks import verified
 from chatterbox_nb import verification
 
-pytestmark = pytest.mark.xdist_group("verification")  # they share a run of some seconds
+# They share a run of some seconds; `verify.ipynb`, which `make test` runs, shows nearly as much.
+pytestmark = [pytest.mark.xdist_group("verification"), pytest.mark.more]
 
 
 @pytest.fixture(scope="module")
