@@ -14,7 +14,7 @@ from conftest import GPU
 pytest.importorskip("triton")
 
 from chatterbox_nb.checkpoint import source
-from chatterbox_nb.checkpoint.catalog import T3Dims
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine import decode, gpu_check, gpu_decode
 from chatterbox_nb.engine import model as engine
 from chatterbox_nb.engine.decode import Decoded, Prefix

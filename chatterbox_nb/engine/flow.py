@@ -107,10 +107,9 @@ def tokens_to_mel(
     with exact(device):
         mu, speaker, condition = _conditions(flow, tokens.to(device), voice)
         estimator: Estimator = flow.decoder.estimator
-        meanflow = estimator.time_mixer is not None
-        times = time_steps(steps, meanflow).to(device)
+        times = time_steps(steps, estimator.meanflow).to(device)
         # The steps add up in float32, whatever the networks compute in.
-        x = _noise(noise, mu.shape[1], 2 * tokens.shape[1], meanflow).to(device)
+        x = _noise(noise, mu.shape[1], 2 * tokens.shape[1], estimator.meanflow).to(device)
         begin = begun if flow.solver is None else flow.solver
         step = begin(estimator, mu, speaker, condition, x, times)
         for index in range(steps):
@@ -135,7 +134,7 @@ def _conditions(flow: Any, tokens: Tensor, voice: Voice) -> tuple[Tensor, Tensor
     mu = flow.encoder_proj(hidden)  # [1, T, 80]
     condition = torch.zeros_like(mu)
     condition[:, : voice.prompt_mel.shape[1]] = voice.prompt_mel.to(device, dtype)
-    if flow.decoder.estimator.time_mixer is not None:
+    if flow.decoder.estimator.meanflow:
         return mu, speaker, condition
     # The second row has neither mu nor speaker nor condition: what guidance leads away from.
     mu, speaker, condition = (torch.cat([given, torch.zeros_like(given)]) for given in (mu, speaker, condition))

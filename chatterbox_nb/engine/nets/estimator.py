@@ -109,6 +109,10 @@ class Estimator(nn.Module):
         self.last_norm = nn.LayerNorm(width)
         self.to_mel = nn.Conv1d(width, MELS, 1)
 
+    @property
+    def meanflow(self) -> bool:
+        return self.time_mixer is not None
+
     def forward(self, x: Tensor, times: Tensor, ready: Ready) -> Tensor:
         """Velocities `[B, T, 80]`.
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from chatterbox_nb.checkpoint.loader import Fill
 from chatterbox_nb.checkpoint.spec import T3Dims
-from chatterbox_nb.engine.nets.llama import Cache, causal
+from chatterbox_nb.engine.nets import llama
+from chatterbox_nb.engine.nets.llama import Cache
 
 
 class Attention(nn.Module):
@@ -42,32 +43,24 @@ class FeedForward(nn.Module):
         return self.down(F.gelu(self.up(x), approximate="tanh"))
 
 
-class Layer(nn.Module):
+class Layer(llama.Layer):
+    """As a Llama's, of these parts."""
+
     def __init__(self, dims: T3Dims) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.attention_norm = nn.LayerNorm(dims.width, eps=dims.norm_eps)
         self.attention = Attention(dims)
         self.ffn_norm = nn.LayerNorm(dims.width, eps=dims.norm_eps)
         self.ffn = FeedForward(dims)
 
-    def forward(self, x: Tensor, cache: Cache, layer: int, start: int, mask: Tensor | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cache, layer, start, mask)
-        return x + self.ffn(self.ffn_norm(x))
 
-
-class GPT2(nn.Module):
+class GPT2(llama.Llama):
     """`forward(x [B, S, D], cache, start)` → `[B, S, D]`: S new positions after `start` cached ones."""
 
     def __init__(self, dims: T3Dims) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.layers = nn.ModuleList(Layer(dims) for _ in range(dims.layers))
         self.norm = nn.LayerNorm(dims.width, eps=dims.norm_eps)
-
-    def forward(self, x: Tensor, cache: Cache, start: int) -> Tensor:
-        mask = causal(x.shape[1], start, x.device)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, cache, index, start, mask)
-        return self.norm(x)
 
 
 def fills(layers: int) -> list[Fill]:

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from chatterbox_nb.checkpoint.catalog import T3Dims
+from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine.sampling import COLDEST, Sampling
 
 RING = 32  # tokens of a line that are kept on the device until they are read

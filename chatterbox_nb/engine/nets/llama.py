@@ -110,6 +110,11 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
+    attention_norm: nn.RMSNorm | nn.LayerNorm
+    attention: nn.Module
+    ffn_norm: nn.RMSNorm | nn.LayerNorm
+    ffn: nn.Module
+
     def __init__(self, dims: T3Dims) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(dims.width, eps=dims.norm_eps)
@@ -119,11 +124,14 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cache: Cache, layer: int, start: int, mask: Tensor | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cache, layer, start, mask)
-        return x + self.ffn(self.ffn_norm(x))
+        found: Tensor = x + self.ffn(self.ffn_norm(x))
+        return found
 
 
 class Llama(nn.Module):
     """`forward(x [B, S, D], cache, start)` → `[B, S, D]`: S new positions after `start` cached ones."""
+
+    norm: nn.RMSNorm | nn.LayerNorm
 
     def __init__(self, dims: T3Dims) -> None:
         super().__init__()
@@ -134,7 +142,8 @@ class Llama(nn.Module):
         mask = causal(x.shape[1], start, x.device)
         for index, layer in enumerate(self.layers):
             x = layer(x, cache, index, start, mask)
-        return self.norm(x)
+        found: Tensor = self.norm(x)
+        return found
 
 
 def fills(dims: T3Dims) -> list[Fill]:
