@@ -120,8 +120,9 @@ def test_gelu_of_large_numbers_is_the_number_or_nothing() -> None:
 
 def test_a_norm_of_either_kind_is_what_the_kernel_is_given() -> None:
     rms, layer = torch.nn.RMSNorm(4, eps=0.5), torch.nn.LayerNorm(4, eps=0.25)
-    assert Norm.of(rms) == Norm(rms.weight, 0.5)
-    assert Norm.of(layer).offset is layer.bias
+    of_rms, of_layer = Norm.of(rms), Norm.of(layer)
+    assert (of_rms.gain is rms.weight, of_rms.eps, of_rms.offset) == (True, 0.5, None)
+    assert (of_layer.gain is layer.weight, of_layer.eps, of_layer.offset is layer.bias) == (True, 0.25, True)
 
 
 def test_a_layer_of_either_kind_is_a_matrix() -> None:
