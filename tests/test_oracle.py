@@ -147,7 +147,7 @@ def test_the_whole_take_is_the_packages(pair: tuple[Model, Package]) -> None:
         options = Sampling.of(model.spec)
         (chunk,) = Speaker(model, model.builtin_voice(), options, 0.5, PackageNoise(11), [SENTENCE])
     assert chunk.samples.shape == theirs.shape
-    # The package lets the watermark exceed full scale, we do not. A millionth in f0 moves the sine's phase over time, by
+    # The package lets the watermark exceed full scale, we do not. A millionth in f0 moves the sine's phase over time,
     # more or less on each CPU and torch: up to 1.2e-3 was seen, a five hundredth of the take by its root mean square.
     expected = theirs.clamp(-1, 1).numpy()
     apart = np.abs(chunk.samples - expected)
