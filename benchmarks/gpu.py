@@ -1,8 +1,9 @@
-"""Full-size report on a GPU: `make gpu`, or `python -m benchmarks.gpu [--folder FULL]`. Under 8 minutes.
+"""Full-size report on a GPU: `make gpu`, or `python -m benchmarks.gpu [--folder FULL]`. Under 10 minutes.
 
-Writes a random checkpoint of the English model's true size, then in one process: the kernels against float64 and
-against a copy, the embedded voice at fp32 against the package on the CPU, every precision, and the package on the same
-GPU. Figures go to `benchmarks/results/gpu.json` as they come; `benchmarks/gpu_table.py` makes docs/gpu.md of them.
+In one process: the kernels against float64 and against a copy, the embedded voice and tiny models at fp32 against the
+package on the CPU; then random checkpoints of each model's true size, which are written if absent: the English one at
+every precision, the others at some, each beside the package on the same GPU. Figures go to
+`benchmarks/results/gpu.json` as they come; `benchmarks/gpu_table.py` makes docs/gpu.md of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import gc
 import io
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import gpu_table, pages
 from chatterbox_nb import gpu_figures
-from chatterbox_nb.checkpoint.catalog import ENGLISH
+from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.gpu_figures import Figures
 
 if TYPE_CHECKING:
@@ -27,19 +29,23 @@ if TYPE_CHECKING:
     from chatterbox_nb.precision.plan import DeviceFacts
 
 PRECISIONS = ("int8", "bf16", "fp16", "fp32")
+OTHERS, OF_OTHERS = ("turbo", "nano", "multilingual-v3"), ("int8", "bf16")
 PACKAGE_TOKENS = 125
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--folder", type=Path, default=Path("out/full"), help="the checkpoint, made if absent")
+    arguments.add_argument("--folder", type=Path, default=Path("out/full"), help="English's checkpoint, made if absent")
+    arguments.add_argument(
+        "--models", type=Path, default=Path("out/models"), help="the others', each in its own folder"
+    )
     arguments.add_argument("--out", type=Path, default=gpu_table.RESULTS, help="where the figures go")
     arguments.add_argument("--precisions", default=",".join(PRECISIONS), help="those of the full-size model")
-    arguments.add_argument("--no-package", action="store_true", help="without the package's own run on the GPU")
+    arguments.add_argument("--others", nargs="*", default=OTHERS, metavar="NAME", help="models beside the English one")
+    arguments.add_argument("--no-package", action="store_true", help="without the package's own runs on the GPU")
     asked = arguments.parse_args()
     import torch
 
-    from chatterbox_nb.checkpoint import synthetic
     from chatterbox_nb.precision import device
 
     if not torch.cuda.is_available():
@@ -49,31 +55,36 @@ def main() -> None:
     facts = device.facts("cuda:0")
     results: Figures = {**pages.here("make gpu"), "engine": pages.engine(), **_versions(facts)}
 
-    def part(name: str, work: Callable[[], Any]) -> None:
+    def part(work: Callable[..., Any], *of: Any, at: tuple[str, ...]) -> None:
         started = time.perf_counter()
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                results[name] = work()
+                found = work(*of)
             except Exception as error:  # the rest is measured all the same
-                results[name] = {"failure": " ".join(f"{type(error).__name__}: {error}".split())}
+                found = {"failure": " ".join(f"{type(error).__name__}: {error}".split())}
+        here = results
+        for name in at[:-1]:
+            here = here.setdefault(name, {})
+        here[at[-1]] = found
         results["seconds"] = time.perf_counter() - begun
         pages.keep(asked.out, results)
-        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-        print(gpu_table.told(name, results[name]), flush=True)
+        print(f"{' of '.join(at)}: {time.perf_counter() - started:.0f} s{gpu_table.told(found)}", flush=True)
 
     here = torch.device(facts.name)
-    part("copy_bytes_per_second", lambda: gpu_figures.copy_bandwidth(here))
-    part("kernels", lambda: gpu_figures.kernels(ENGLISH.t3, here))
-    part("oracle", lambda: _oracle(facts))
-    part("demo", lambda: {precision: _measured("demo", None, precision, facts) for precision in ("fp32", "int8")})
-    part("checkpoint", lambda: str(synthetic.kept_full(asked.folder).name))
-    part(
-        "english",
-        lambda: {name: _measured("english", asked.folder, name, facts) for name in asked.precisions.split(",")},
-    )
-    if not asked.no_package:
-        part("package", lambda: _package(asked.folder))
+    part(gpu_figures.copy_bandwidth, here, at=("copy_bytes_per_second",))
+    part(gpu_figures.kernels, catalog.ENGLISH.t3, here, at=("kernels", "english"))
+    part(gpu_figures.kernels, catalog.TURBO.t3, here, at=("kernels", "turbo"))
+    part(_oracles, facts, at=("oracles",))
+    for precision in ("fp32", "int8"):
+        part(_measured, "demo", None, precision, facts, at=("precisions", "demo", precision))
+    for name in ("english", *asked.others):
+        folder = asked.folder if name == "english" else asked.models / name
+        part(_checkpoint, name, folder, at=("checkpoints", name))
+        for precision in asked.precisions.split(",") if name == "english" else OF_OTHERS:
+            part(_measured, name, folder, precision, facts, at=("precisions", name, precision))
+        if not (asked.no_package or len(catalog.spec(name).languages) > 1):
+            part(_package, name, folder, at=("packages", name))
     print(gpu_table.markdown(results))
 
 
@@ -90,14 +101,26 @@ def _versions(facts: DeviceFacts) -> Figures:
     }
 
 
-def _oracle(facts: DeviceFacts) -> Figures:
-    """The embedded voice at fp32 on the GPU against the package on the CPU: tokens, mel, wave."""
+def _oracles(facts: DeviceFacts) -> Figures:
+    """At fp32 on the GPU against the package on the CPU: tokens, mel, wave of the embedded voice and of tiny models."""
     from chatterbox_nb import verification
+    from chatterbox_nb.checkpoint.synthetic import TINY_MULTILINGUAL, TINY_TURBO, write
 
-    return verification.compare(_load("demo", None, "fp32", facts))
+    found = {"demo": verification.compare(_load("demo", None, "fp32", facts))}
+    with tempfile.TemporaryDirectory() as folder:
+        for spec in (TINY_TURBO, TINY_MULTILINGUAL):
+            there = write(spec, Path(folder) / spec.name)
+            found[spec.name] = verification.compare(_load(None, there, "fp32", facts))
+    return found
 
 
-def _load(name: str, folder: Path | None, precision: str, facts: DeviceFacts) -> Model:
+def _checkpoint(name: str, folder: Path) -> str:
+    from chatterbox_nb.checkpoint import synthetic
+
+    return str(synthetic.kept_full(folder, catalog.spec(name)).name)
+
+
+def _load(name: str | None, folder: Path | None, precision: str, facts: DeviceFacts) -> Model:
     from chatterbox_nb.checkpoint import source
     from chatterbox_nb.engine import model as engine
 
@@ -145,80 +168,34 @@ def _empty() -> None:
     torch.cuda.empty_cache()
 
 
-def _package(folder: Path) -> Figures:
+def _package(name: str, folder: Path) -> Figures:
     """The package on the GPU, as its `generate` works, a stage at a time; the second of two takes."""
     import torch
-    from chatterbox.tts import ChatterboxTTS
 
-    from benchmarks.worker import TEXT
+    from benchmarks import package, worker
 
     _empty()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with _quiet():
-        started = time.perf_counter()
-        model = ChatterboxTTS.from_local(folder, "cuda")
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
+        (model, _), seconds = worker.timed(lambda: package.load(catalog.spec(name), "package", folder, "cuda"))
         loaded, peak = torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before
         for tokens in (8, PACKAGE_TOKENS):
             torch.cuda.reset_peak_memory_stats()
-            stages = _package_take(model, TEXT, tokens)
-    audio = stages.pop("audio")
+            taken = package.take(model, worker.TEXT, tokens, False)
+    found = taken["seconds"]
+    stages = {"tokens": found.pop("prefill") + found.pop("decode"), **found}
     return {
         "load_seconds": seconds,
         "allocated_bytes": loaded,
         "load_peak_bytes": peak,
-        "tokens": PACKAGE_TOKENS,
-        "milliseconds_a_token": 1000 * stages["tokens"] / PACKAGE_TOKENS,
-        "audio_seconds": audio,
+        "tokens": taken["tokens"],
+        "milliseconds_a_token": 1000 * stages["tokens"] / taken["tokens"],
+        "audio_seconds": taken["audio_seconds"],
         "seconds_by_stage": stages,
-        "real_time_factor": sum(stages.values()) / audio,
+        "real_time_factor": sum(stages.values()) / taken["audio_seconds"],
         "peak_bytes": torch.cuda.max_memory_allocated(),
     }
-
-
-def _package_take(model: Any, text: str, tokens: int) -> dict[str, float]:
-    """Seconds of each stage, and of the audio."""
-    import numpy as np
-    import torch
-
-    ids = model.tokenizer.text_to_tokens(text).to("cuda")
-    ids = torch.nn.functional.pad(torch.nn.functional.pad(ids, (1, 0), value=255), (0, 1), value=0)
-    torch.manual_seed(0)
-    clock = _Clock()
-    found = model.t3.inference(
-        t3_cond=model.conds.t3, text_tokens=torch.cat([ids, ids]), max_new_tokens=tokens,
-        temperature=0.8, cfg_weight=0.5, repetition_penalty=1.2, min_p=0.05, top_p=1.0,
-    )[0]  # fmt: skip
-    clock.stage("tokens")
-    spoken = found[found < ENGLISH.s3gen.codes]
-    mel = model.s3gen.flow_inference(spoken, ref_dict=dict(model.conds.gen), finalize=True)
-    clock.stage("mel")
-    wave, _ = model.s3gen.hift_inference(mel, None)
-    samples = wave[0].cpu().numpy().astype(np.float32)
-    clock.stage("wave")
-    model.watermarker.apply_watermark(samples, sample_rate=model.sr)
-    clock.stage("watermark")
-    return {**clock.seconds, "audio": len(samples) / model.sr}
-
-
-class _Clock:
-    """Seconds of stages, each measured to the end of its work on the device."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = self._now()
-
-    def stage(self, name: str) -> None:
-        now = self._now()
-        self.seconds[name], self._last = now - self._last, now
-
-    def _now(self) -> float:
-        import torch
-
-        torch.cuda.synchronize()
-        return time.perf_counter()
 
 
 @contextlib.contextmanager

@@ -34,11 +34,17 @@ TARGETS: tuple[tuple[str, Callable[[Figures], float], float, str, bool], ...] = 
     ("a token at position 500, bf16", lambda r: _step(r, "bf16", 1, 2, 500), 1.0, "ms", False),
     ("int8 kernel, of the copy bandwidth, best matrix", lambda r: _best_part(r, "int8"), 0.7, "", True),
     ("the same, bf16", lambda r: _best_part(r, "bfloat16"), 0.7, "", True),
-    ("allocated after load, int8", lambda r: r["english"]["int8"]["allocated_bytes"] / 1e9, 0.70, "GB", False),
-    ("load peak over that, int8", lambda r: _over(r["english"]["int8"]) / 1e6, 60, "MB", False),
+    (
+        "allocated after load, int8",
+        lambda r: r["precisions"]["english"]["int8"]["allocated_bytes"] / 1e9,
+        0.70,
+        "GB",
+        False,
+    ),
+    ("load peak over that, int8", lambda r: _over(r["precisions"]["english"]["int8"]) / 1e6, 60, "MB", False),
     (
         "peak over a take, int8",
-        lambda r: r["english"]["int8"]["takes"]["single"]["peak_allocated_bytes"] / 1e9,
+        lambda r: r["precisions"]["english"]["int8"]["takes"]["single"]["peak_allocated_bytes"] / 1e9,
         1.1,
         "GB",
         False,
@@ -49,7 +55,7 @@ TARGETS: tuple[tuple[str, Callable[[Figures], float], float, str, bool], ...] = 
 
 
 def _step(results: Figures, precision: str, lines: int, rows: int, position: int) -> float:
-    for step in results["english"][precision]["steps"]:
+    for step in results["precisions"]["english"][precision]["steps"]:
         if (step["lines"], step["rows"], step["position"]) == (lines, rows * lines, position):
             return float(step["milliseconds"])
     raise KeyError(f"{precision} at {position} was not measured")
@@ -58,7 +64,7 @@ def _step(results: Figures, precision: str, lines: int, rows: int, position: int
 def _best_part(results: Figures, storage: str) -> float:
     return max(
         kernel["weight_bytes_per_second"] / results["copy_bytes_per_second"]
-        for kernel in results["kernels"]
+        for kernel in results["kernels"]["english"]
         if kernel["storage"] == storage and kernel["activations"] == 2
     )
 
@@ -68,16 +74,14 @@ def _over(figures: Figures) -> float:
 
 
 def _factor(results: Figures, precision: str, take: str) -> float:
-    return float(results["english"][precision]["takes"][take]["real_time_factor"])
+    return float(results["precisions"]["english"][precision]["takes"][take]["real_time_factor"])
 
 
-def told(name: str, found: Any) -> str:
-    """A part of the report as it is done, for the log."""
+def told(found: Any) -> str:
+    """What the log says of a part of the report."""
     if isinstance(found, dict) and "failure" in found:
-        return f"  failed: {found['failure']}"
-    if name == "copy_bytes_per_second":
-        return f"  {found / 1e9:.0f} GB/s"
-    return ""
+        return f"; failed: {found['failure']}"
+    return f"; {found / 1e9:.0f} GB/s" if isinstance(found, float) else ""
 
 
 def markdown(results: Figures) -> str:
@@ -92,16 +96,15 @@ def markdown(results: Figures) -> str:
     ]
     if results.get("engine") != pages.engine():
         parts.append(f"**The engine has changed since.** No GPU has run what is here now.\n{SINCE.rstrip()}")
-    for heading, key, made in (
-        ("## Targets", "english", _targets),
-        ("## Precisions and the package", "english", _precisions),
-        ("## A token", "english", _tokens),
-        ("## Kernels", "kernels", _kernels),
-        ("## The package's own numbers", "oracle", _oracle),
+    for heading, made in (
+        ("## Targets", _targets),
+        ("## Precisions and the package", _precisions),
+        ("## A token", _tokens),
+        ("## The other models", _others),
+        ("## Kernels", _kernels),
+        ("## The package's own numbers", _oracles),
     ):
-        found = results.get(key, {"failure": "not measured"})
-        text = f"Not measured: {found['failure']}" if "failure" in found else made(results)
-        parts.append(f"{heading}\n\n{text}")
+        parts.append(f"{heading}\n\n{made(results)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -122,22 +125,44 @@ def _targets(results: Figures) -> str:
     return pages.table(["", "aimed at", "measured", ""], rows)
 
 
+_HEAD = [
+    "", "allocated after load", "load peak", "peak over a take", "after takes", "load", "10 s: tokens", "mel", "wave",
+    "watermark", "real-time factor", "side by side", "first sound",
+]  # fmt: skip
+
+
 def _precisions(results: Figures) -> str:
-    head = [
-        "", "allocated after load", "load peak", "peak over a take", "after takes", "load", "10 s: tokens", "mel",
-        "wave", "watermark", "real-time factor", "side by side", "first sound",
-    ]  # fmt: skip
+    ours, package = results["precisions"]["english"], results["packages"]["english"]
+    single, batched = ours["int8"]["takes"]["single"], ours["int8"]["takes"]["batched"]
+    unloaded = max(found["allocated_after_unload_bytes"] for found in ours.values())
+    return (
+        f"{pages.table(_HEAD, _sides(results, 'english'))}\n\n"
+        f"One chunk of {single['audio_seconds']:.1f} s ({single['tokens']} tokens); side by side, {batched['chunks']} "
+        f"of them, {batched['audio_seconds']:.0f} s in all, eight at a time. The second take of each, with the built-"
+        "in voice's ten seconds of reference, ten steps of the flow, guidance, and the watermark. "
+        f"The package: {package['tokens']} tokens, {package['audio_seconds']:.1f} s, "
+        f"{package['milliseconds_a_token']:.1f} ms a token. "
+        "Bytes are those that torch's allocator has given out, the "
+        "peak with all there is; after a load and after takes without what was there before. After an unload "
+        f"{unloaded / 1e6:.0f} MB at the most stay: cuBLAS's memory to work in, which it keeps for the process."
+    )
+
+
+def _sides(results: Figures, model: str, label: str = "") -> list[list[str]]:
+    """Rows of a model: ours at each precision, and the package, where it was measured."""
+    package = results["packages"].get(model)
     rows = []
-    package = results.get("package", {})
-    whole = package.get("allocated_bytes")
-    for precision, found in results["english"].items():
+    for precision, found in results["precisions"][model].items():
+        if "failure" in found:
+            rows.append([f"{label}ours, {precision}", found["failure"], *[""] * (len(_HEAD) - 2)])
+            continue
         single, batched = found["takes"]["single"], found["takes"]["batched"]
-        part = f" ({100 * found['allocated_bytes'] / whole:.1f} %)" if whole else ""
+        part = f" ({100 * found['allocated_bytes'] / package['allocated_bytes']:.1f} %)" if package else ""
         rows.append(
             [
-                f"ours, {precision}",
+                f"{label}ours, {precision}",
                 f"{found['allocated_bytes'] / 1e6:,.0f} MB{part}",
-                *(f"{found[name] / 1e6:,.0f} MB" for name in ("load_peak_bytes",)),
+                f"{found['load_peak_bytes'] / 1e6:,.0f} MB",
                 f"{single['peak_allocated_bytes'] / 1e6:,.0f} MB",
                 f"{found['allocated_after_takes_bytes'] / 1e6:,.0f} MB",
                 f"{found['load_seconds']:.1f} s",
@@ -147,13 +172,11 @@ def _precisions(results: Figures) -> str:
                 f"{1000 * found['takes']['first_sound_seconds']:.0f} ms",
             ]
         )
-    if whole:
+    if package:
         rows.append(
             [
-                "chatterbox-tts, fp32",
-                f"{whole / 1e6:,.0f} MB",
-                f"{package['load_peak_bytes'] / 1e6:,.0f} MB",
-                f"{package['peak_bytes'] / 1e6:,.0f} MB",
+                f"{label}chatterbox-tts, fp32",
+                *(f"{package[name] / 1e6:,.0f} MB" for name in ("allocated_bytes", "load_peak_bytes", "peak_bytes")),
                 "",
                 f"{package['load_seconds']:.1f} s",
                 *(f"{1000 * package['seconds_by_stage'][stage]:.0f} ms" for stage in _STAGES),
@@ -162,33 +185,39 @@ def _precisions(results: Figures) -> str:
                 "",
             ]
         )
-    single = results["english"]["int8"]["takes"]["single"]
-    batched = results["english"]["int8"]["takes"]["batched"]
-    unloaded = max(found["allocated_after_unload_bytes"] for found in results["english"].values())
-    more = (
-        f"One chunk of {single['audio_seconds']:.1f} s ({single['tokens']} tokens); side by side, {batched['chunks']} "
-        f"of them, {batched['audio_seconds']:.0f} s in all, eight at a time. The second take of each, with the built-"
-        "in voice's ten seconds of reference, ten steps of the flow, guidance, and the watermark. "
+    return rows
+
+
+def _others(results: Figures) -> str:
+    """Every model but the English one, as far as it was measured."""
+    names = [name for name in results["precisions"] if name not in ("english", "demo")]
+    if not names:
+        return "Not measured on a GPU yet."
+    rows = [row for name in names for row in _sides(results, name, f"{name}: ")]
+    takes = (
+        f"{name} {single['audio_seconds']:.1f} s ({single['tokens']} tokens, "
+        f"{results['precisions'][name]['int8']['steps'][1]['milliseconds']:.3f} ms a step at position "
+        f"{results['precisions'][name]['int8']['steps'][1]['position']})"
+        for name in names
+        for single in [results["precisions"][name]["int8"]["takes"]["single"]]
     )
-    if whole:
-        more += (
-            f"The package: {package['tokens']} tokens, {package['audio_seconds']:.1f} s, "
-            f"{package['milliseconds_a_token']:.1f} ms a token. "
-        )
+    packages = (
+        f"{name} {found['tokens']} tokens, {found['audio_seconds']:.1f} s, "
+        f"{found['milliseconds_a_token']:.1f} ms a token"
+        for name, found in results["packages"].items()
+        if name in names
+    )
     return (
-        f"{pages.table(head, rows)}\n\n{more}Bytes are those that torch's allocator has given out, the "
-        "peak with all there is; after a load and after takes without what was there before. After an unload "
-        f"{unloaded / 1e6:.0f} MB at the most stay: cuBLAS's memory to work in, which it keeps for the process."
+        f"{pages.table(_HEAD, rows)}\n\nAs above. At int8: {'; '.join(takes)}. The package: {'; '.join(packages)}; its "
+        "multilingual class hooks an analyzer into T3 and is not timed. Turbo and nano have one row and a mean flow of "
+        "two steps."
     )
 
 
 def _tokens(results: Figures) -> str:
-    steps = results["english"]["int8"]["steps"]
-    head = ["ms a step", *(_step_name(step) for step in steps)]
-    rows = [
-        [precision, *(f"{step['milliseconds']:.3f}" for step in found["steps"])]
-        for precision, found in results["english"].items()
-    ]
+    ours = results["precisions"]["english"]
+    head = ["ms a step", *(_step_name(step) for step in ours["int8"]["steps"])]
+    rows = [[name, *(f"{step['milliseconds']:.3f}" for step in found["steps"])] for name, found in ours.items()]
     return pages.table(head, rows)
 
 
@@ -202,7 +231,7 @@ def _kernels(results: Figures) -> str:
     copied = results["copy_bytes_per_second"]
     rows = [
         [
-            f"{kernel['matrix']} {kernel['rows']} × {kernel['columns']}",
+            f"{model}: {kernel['matrix']} {kernel['rows']} × {kernel['columns']}",
             kernel["storage"],
             str(kernel["activations"]),
             f"{kernel['error_against_fp64']:.1e}",
@@ -211,7 +240,8 @@ def _kernels(results: Figures) -> str:
             f"{kernel['weight_bytes_per_second'] / 1e9:,.0f}",
             f"{100 * kernel['weight_bytes_per_second'] / copied:.0f} %",
         ]
-        for kernel in results["kernels"]
+        for model, kernels in results["kernels"].items()
+        for kernel in kernels
     ]
     head = [
         "matrix",
@@ -231,18 +261,23 @@ def _kernels(results: Figures) -> str:
     )
 
 
-def _oracle(results: Figures) -> str:
-    oracle = results["oracle"]
-    return (
-        f"The embedded voice at fp32 on the GPU against the package on the CPU: {oracle['equal_tokens']} of "
-        f"{oracle['tokens']} tokens equal, mel within {oracle['mel_distance']:.1e}, wave within "
-        f"{oracle['wave_distance']:.1e}."
-    )
+def _oracles(results: Figures) -> str:
+    rows = [
+        [
+            name,
+            f"{found['equal_tokens']} of {found['tokens']}",
+            f"{found['mel_distance']:.1e}",
+            f"{found['wave_distance']:.1e}",
+        ]
+        for name, found in results["oracles"].items()
+    ]
+    made = pages.table(["", "tokens equal", "mel within", "wave within"], rows)
+    return f"At fp32 on the GPU, against the package on the CPU: the embedded voice, and tiny random models.\n\n{made}"
 
 
 def paragraph(results: Figures) -> str:
     """What README says of a GPU."""
-    small, package = results["english"]["int8"], results["package"]
+    small, package = results["precisions"]["english"]["int8"], results["packages"]["english"]
     single, batched = small["takes"]["single"], small["takes"]["batched"]
     ours, theirs = small["allocated_bytes"], package["allocated_bytes"]
     int8, bf16 = (_step(results, precision, 1, 2, 500) for precision in ("int8", "bf16"))

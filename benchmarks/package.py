@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from chatterbox_nb.checkpoint.spec import ModelSpec
 
 
-def load(spec: ModelSpec, _: str, folder: Path) -> tuple[Any, Figures]:
-    """The package's model, with the bytes of its tensors."""
-    model = _load_turbo(spec, folder) if spec.t3.gpt2 else _load_llama(spec, folder)
+def load(spec: ModelSpec, _: str, folder: Path, device: str = "cpu") -> tuple[Any, Figures]:
+    """The package's model, with the bytes of its tensors. Only on a CPU where it has many languages."""
+    model = _load_turbo(spec, folder, device) if spec.t3.gpt2 else _load_llama(spec, folder, device)
     tensors = [
         tensor
         for part in (model.t3, model.s3gen, model.ve)
@@ -32,7 +32,7 @@ def load(spec: ModelSpec, _: str, folder: Path) -> tuple[Any, Figures]:
     return model, {"tensor_bytes": _bytes(tensors), "token_bytes": _bytes(every_token)}
 
 
-def _load_llama(spec: ModelSpec, folder: Path) -> Any:
+def _load_llama(spec: ModelSpec, folder: Path, device: str) -> Any:
     if len(spec.languages) > 1:
         from chatterbox_nb.checkpoint import source
         from chatterbox_nb.engine.oracle import Package
@@ -40,10 +40,10 @@ def _load_llama(spec: ModelSpec, folder: Path) -> Any:
         return Package(*source.find(spec.name, folder)).tts
     from chatterbox.tts import ChatterboxTTS
 
-    return ChatterboxTTS.from_local(folder, "cpu")
+    return ChatterboxTTS.from_local(folder, device)
 
 
-def _load_turbo(spec: ModelSpec, folder: Path) -> Any:
+def _load_turbo(spec: ModelSpec, folder: Path, device: str) -> Any:
     from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS
     from chatterbox.tts_turbo import ChatterboxTurboTTS
 
@@ -55,7 +55,7 @@ def _load_turbo(spec: ModelSpec, folder: Path) -> Any:
             for path in folder.iterdir():
                 name = "t3_turbo_v1.safetensors" if path.name == spec.file("t3").name else path.name
                 (Path(links) / name).symlink_to(path.resolve())
-            return ChatterboxTurboTTS.from_local(links, "cpu")
+            return ChatterboxTurboTTS.from_local(links, device)
     finally:
         LLAMA_CONFIGS["GPT2_medium"].update(kept)
 
@@ -73,7 +73,7 @@ def take(model: Any, text: str, tokens: int, short: bool) -> Figures:
     turbo = model.t3.is_gpt
     with _stamps(model) as stamps:
         begun = time.perf_counter()
-        found = (_turbo_tokens if turbo else _llama_tokens)(model, text, tokens)
+        found, _ = timed(lambda: (_turbo_tokens if turbo else _llama_tokens)(model, text, tokens))
         ended = time.perf_counter()
     figures = rates(begun, stamps[: len(found)], ended)
     voice = dict(model.conds.gen)
@@ -82,10 +82,10 @@ def take(model: Any, text: str, tokens: int, short: bool) -> Figures:
         voice["prompt_token_len"] = torch.full_like(voice["prompt_token_len"], 25)
     spoken = found[found < CODES]
     if turbo:
-        spoken = torch.cat([spoken, torch.tensor([4299] * 3)])
+        spoken = torch.cat([spoken, spoken.new_tensor([4299] * 3)])
     mel, mel_seconds = timed(lambda: model.s3gen.flow_inference(spoken, ref_dict=voice, finalize=True))
     (wave, _), wave_seconds = timed(lambda: model.s3gen.hift_inference(mel, None))
-    samples = wave[0].numpy().astype(np.float32)
+    samples = wave[0].cpu().numpy().astype(np.float32)
     _, watermark_seconds = timed(lambda: model.watermarker.apply_watermark(samples, sample_rate=RATE))
     figures["seconds"] |= {"mel": mel_seconds, "wave": wave_seconds, "watermark": watermark_seconds}
     return {**figures, "audio_seconds": len(samples) / RATE}
@@ -96,7 +96,7 @@ def _llama_tokens(model: Any, text: str, tokens: int) -> Any:
     from chatterbox.tts import punc_norm
 
     more = {"language_id": "en"} if type(model).__name__ == "ChatterboxMultilingualTTS" else {}
-    ids = model.tokenizer.text_to_tokens(punc_norm(text), **more)
+    ids = model.tokenizer.text_to_tokens(punc_norm(text), **more).to(model.device)
     ids = torch.nn.functional.pad(torch.nn.functional.pad(ids, (1, 0), value=255), (0, 1), value=0)
     return model.t3.inference(
         t3_cond=model.conds.t3, text_tokens=torch.cat([ids, ids]), max_new_tokens=tokens,
@@ -107,7 +107,7 @@ def _llama_tokens(model: Any, text: str, tokens: int) -> Any:
 def _turbo_tokens(model: Any, text: str, tokens: int) -> Any:
     from chatterbox.tts_turbo import punc_norm
 
-    ids = model.tokenizer(punc_norm(text), return_tensors="pt").input_ids
+    ids = model.tokenizer(punc_norm(text), return_tensors="pt").input_ids.to(model.device)
     return model.t3.inference_turbo(model.conds.t3, ids, max_gen_len=tokens - 1)[0]  # one more is drawn before these
 
 

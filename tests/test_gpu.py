@@ -60,8 +60,10 @@ def test_a_seed_says_the_same_tokens_on_a_gpu_and_a_cpu(precision: str) -> None:
     assert abs(there.duration - here.duration) < 0.5
 
 
-def test_fp32_is_the_package() -> None:
-    tts.load("demo", precision="fp32", device="cuda")
+@pytest.mark.parametrize("name", ["demo", "turbo", "multilingual"])
+def test_fp32_is_the_package(name: str, request: pytest.FixtureRequest) -> None:
+    source = None if name == "demo" else request.getfixturevalue(f"{name}_folder")
+    tts.load("demo" if source is None else None, source=source, precision="fp32", device="cuda")
     found = verification.compare(model())
     assert found["equal_tokens"] == found["tokens"]
     assert found["mel_distance"] < 1e-4
@@ -126,6 +128,32 @@ def test_a_gpt2_has_the_tokens_of_torchs_layers_under_one_graph(precision: str) 
     finally:
         net.runner = None
     assert recorder.problem == runner.problem == ""
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["turbo", "multilingual"])
+def test_tiny_models_speak_at_every_precision(name: str, precision: str, request: pytest.FixtureRequest) -> None:
+    """A GPT-2 with a mean flow, and 23 languages: alone, again to the sample, and several chunks side by side."""
+    tts.load(source=request.getfixturevalue(f"{name}_folder"), precision=precision, device="cuda")
+    assert tts.info().kernel == "fused"
+    assert tts.info().reason.endswith("T3's step is five kernels a layer")
+    language = "fr" if name == "multilingual" else None
+    take, again = (tts.speak("Bonjour, là.", seed=7, language=language) for _ in range(2))
+    assert take.duration > 0.5
+    assert np.array_equal(take.samples, again.samples)
+    assert tts.speak(LONG, seed=7, language=language).duration > take.duration
+    assert model().recorder.problem == model().t3.runner.problem == ""
+
+
+def test_a_clip_is_converted_as_on_a_cpu() -> None:
+    tts.load("demo", precision="fp32", device="cpu")
+    said = tts.speak(LONG, seed=1)
+    here = tts.convert(said, seed=1)
+    tts.load("demo", precision="fp32", device="cuda")
+    there = tts.convert(said, seed=1)
+    assert there.samples.shape == here.samples.shape
+    apart = there.samples - here.samples
+    assert np.sqrt(np.mean(apart**2)) < 0.02 * np.sqrt(np.mean(here.samples**2))
 
 
 def test_streams_and_segments() -> None:
