@@ -175,7 +175,7 @@ def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
     steps = 1 if short else spec.s3gen.cfm_steps
     ids = model.text_ids(text)
     begun = time.perf_counter()
-    prefix = decode.prefill(model.t3, voice.speaker, voice.t3_prompt, 0.5)
+    prefix, prefix_seconds = timed(lambda: decode.prefill(model.t3, voice.speaker, voice.t3_prompt, 0.5))
     with decode.Decoding(model.t3, prefix, Sampling.of(spec)) as decoding:
         line = decoding.begin(ids, noise, tokens, tokens)
         stamps = [time.perf_counter()]
@@ -190,7 +190,7 @@ def _our_take(model: Model, text: str, tokens: int, short: bool) -> Figures:
     _, watermark_seconds = timed(lambda: model.watermarker.apply(wave.numpy(), spec.sample_rate))
     figures = rates(begun, stamps[:-1], ended)
     figures["seconds"] |= {"mel": mel_seconds, "wave": wave_seconds, "watermark": watermark_seconds}
-    figures |= {"cfm_steps": steps, "reference_seconds": voice.seconds}
+    figures |= {"cfm_steps": steps, "reference_seconds": voice.seconds, "prefix_seconds": prefix_seconds}
     return {**figures, "audio_seconds": len(wave) / spec.sample_rate, "spoken": spoken}
 
 

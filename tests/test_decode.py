@@ -58,6 +58,16 @@ def prefix_of(model: Model, exaggeration: float = 0.5) -> Prefix:
         return decode.prefill(model.t3, voice.speaker, voice.t3_prompt, exaggeration)
 
 
+def test_a_long_prefix_is_kept_and_a_short_one_is_not(tiny: Model, turbo: Model) -> None:
+    for model, kept in ((tiny, False), (turbo, True)):
+        voice = model.builtin_voice()
+        with torch.inference_mode():
+            first, again = (model.prefix.of(model.t3, voice.speaker, voice.t3_prompt, 0.5) for _ in range(2))
+        assert (first is again) == kept
+        assert torch.equal(first.keys, again.keys)
+    model.rest()
+
+
 def spoken(model: Model, text: Tensor, budget: int, limit: int, cfg: float = 0.5, **rest: Any) -> Decoded:
     with torch.inference_mode():
         return decode.decode(

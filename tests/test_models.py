@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import chatterbox_nb as tts
-from chatterbox_nb import settings
+from chatterbox_nb import manager, settings
 from chatterbox_nb.checkpoint import catalog
+from chatterbox_nb.engine import decode
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.errors import CheckpointError, VoiceError
 
@@ -50,6 +51,22 @@ class TestTurbo:
         take = tts.speak(request)
         assert "has no exaggeration, cfg_weight, min_p" in take.warnings[0]
         assert np.array_equal(take.samples, tts.speak(TEXT, seed=1).samples)
+
+    def test_a_voice_is_read_once_for_takes_in_a_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, read, real = manager.get().loaded(), [], decode.prefill
+        monkeypatch.setattr(decode, "prefill", lambda *given: (read.append(given), real(*given))[1])
+        other = replace(model.builtin_voice(), name="other", t3_prompt=model.builtin_voice().t3_prompt.flip(1))
+        model.rest()
+        first, again = tts.speak(TEXT, seed=1), tts.speak(TEXT, seed=1)
+        assert len(read) == 1
+        flipped, last = tts.speak(TEXT, voice=other, seed=1), tts.speak(TEXT, seed=1)
+        assert len(read) == 3
+        assert np.array_equal(first.samples, again.samples)
+        assert np.array_equal(first.samples, last.samples)
+        assert first.chunks[0].tokens != flipped.chunks[0].tokens
+        model.rest()  # as after a failure
+        tts.speak(TEXT, seed=1)
+        assert len(read) == 4
 
     def test_what_it_does_not_ignore_is_heeded(self) -> None:
         likeliest, only = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.spec import ModelSpec
 from chatterbox_nb.engine import assembly, compiling, conditioning, weights
 from chatterbox_nb.engine.conditioning import Encoders, Voice
+from chatterbox_nb.engine.decode import KeptPrefix
 from chatterbox_nb.engine.gpu_flow import Solver
 from chatterbox_nb.engine.graphs import Recorder
 from chatterbox_nb.engine.nets.t3 import T3
@@ -54,6 +55,7 @@ class Model:
     encoders: Encoders | None  # where they are kept between voices
     recorder: Recorder
     report: LoadReport
+    prefix: KeptPrefix = field(default_factory=KeptPrefix)
 
     @property
     def device(self) -> torch.device:
@@ -103,6 +105,7 @@ class Model:
 
     def rest(self) -> None:
         """Gives back what takes leave for the next one; it is made again then."""
+        self.prefix.drop()
         if self.flow.solver is not None:
             self.flow.solver.rest()
 

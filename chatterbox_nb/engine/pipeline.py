@@ -101,7 +101,7 @@ class Speaker:
         self._ids = [self._text_ids(text) for text in texts]
         self.cancel.check()
         device = model.device
-        self._prefix = decode.prefill(
+        self._prefix = model.prefix.of(
             model.t3, self.voice.speaker.to(device), self.voice.t3_prompt.to(device), exaggeration
         )
 
