@@ -17,7 +17,7 @@ help:
 	@echo "make pictures      the README's pictures of the panels, made again"
 	@echo "make oracle-full   full-size random weights against the package itself (minutes, 12 GB of memory)"
 	@echo "make bench         full-size report of every model: ours and the package in one run (an hour, 12 GB of memory)"
-	@echo "make gpu           the same on a GPU: rewrites docs/gpu.md (under 8 minutes, a CUDA device)"
+	@echo "make gpu           the same on a GPU: rewrites docs/gpu.md (under 10 minutes, a CUDA device)"
 	@echo "make test-gpu      the tests that need a CUDA device"
 	@echo "make quality       what each precision costs the demo voice: rewrites docs/quality.md (half an hour)"
 	@echo "make int4          what int4 would cost and weigh, an experiment: rewrites docs/int4.md (a quarter of an hour)"

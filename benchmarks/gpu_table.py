@@ -11,22 +11,11 @@ from benchmarks.pages import Figures
 RESULTS, PAGE = pages.results_of("gpu"), pages.page_of("gpu")
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 # What has changed in the engine since, as a list; whoever measures again empties it.
-SINCE = """
-* A take of one chunk had room for the keys and values of eight. It has room for its own: .88 GB less at the peak, by
-  arithmetic (14 rows of 512 positions).
-* The flow's graphs were recorded again for each take, some 180 ms of its mel; they are kept now, and with them its
-  weights in half precision, 143 MB at int8.
-* Each load recorded on a stream of its own, for which cuBLAS kept 35 MB: most of what stayed after an unload.
-* The kernel for many rows ends in a third of its instructions; the draw has two sums less.
-* The vocoder's transposed convolutions are convolutions, and cuDNN is told to be deterministic: a take said again was
-  not the same to the last bit. Of the 14 tests of `make test-gpu` that ran, that one failed, and that of the streams.
-* Turbo and Nano, whose T3 is a GPT-2, have the same step: layer norms, biases and GELU in the products, top-k and the
-  penalty last in the draw. A Llama's products compile to the instructions they had; its draw has a few more.
-"""
+SINCE = ""
 _TITLE = """# On a GPU
 
-Made by `make gpu` from `benchmarks/results/gpu.json`; a test holds it to that. Random weights of the English model's
-true size: speed and memory do not depend on what they say."""
+Made by `make gpu` from `benchmarks/results/gpu.json`; a test holds it to that. Random weights of each model's true
+size: speed and memory do not depend on what they say."""
 _STAGES = ("tokens", "mel", "wave", "watermark")
 # What was aimed at on an H200, and whether more of it is better.
 TARGETS: tuple[tuple[str, Callable[[Figures], float], float, str, bool], ...] = (
@@ -95,7 +84,7 @@ def markdown(results: Figures) -> str:
         ),
     ]
     if results.get("engine") != pages.engine():
-        parts.append(f"**The engine has changed since.** No GPU has run what is here now.\n{SINCE.rstrip()}")
+        parts.append(f"**The engine has changed since.** No GPU has run what is here now.\n{SINCE.rstrip()}".rstrip())
     for heading, made in (
         ("## Targets", _targets),
         ("## Precisions and the package", _precisions),
@@ -288,7 +277,18 @@ def paragraph(results: Figures) -> str:
         f"{single['audio_seconds']:.0f} s. A token takes {int8:.2f} ms at int8 and {bf16:.2f} ms in bf16 (the package: "
         f"{package['milliseconds_a_token']:.1f} ms); a second of sound {1000 * single['real_time_factor']:.0f} ms (the "
         f"package: {1000 * package['real_time_factor']:.0f} ms), {1000 * batched['real_time_factor']:.0f} ms in a long "
-        "text, whose chunks are decoded side by side."
+        f"text, whose chunks are decoded side by side. {' '.join(_short(results, name) for name in ('turbo', 'nano'))}"
+    )
+
+
+def _short(results: Figures, name: str) -> str:
+    """A sentence of another model."""
+    ours, package = results["precisions"][name]["int8"], results["packages"][name]
+    return (
+        f"{name.capitalize()} keeps {ours['allocated_bytes'] / 1e6:,.0f} MB at int8 (the package: "
+        f"{package['allocated_bytes'] / 1e6:,.0f} MB), and a second of sound takes "
+        f"{1000 * ours['takes']['single']['real_time_factor']:.0f} ms (the package: "
+        f"{1000 * package['real_time_factor']:.0f} ms)."
     )
 
 
