@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from conftest import OTHER_SENTENCE, SENTENCE
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
-from panels import close_all, until
+from panels import until
 from shells import Kernel
 from test_notebook_runners import KERNEL, Found, notebook
 
@@ -32,15 +31,7 @@ while not (board._pictured and board._pictured[1]):
 time.sleep(0.5)  # sent, and read by whoever runs this
 """
 
-pytestmark = pytest.mark.xdist_group("notebook runners")
-
-
-@pytest.fixture(autouse=True)
-def nothing_open() -> Iterator[None]:
-    tts.takes.clear()
-    yield
-    close_all()
-    tts.takes.clear()
+pytestmark = [pytest.mark.xdist_group("notebook runners"), pytest.mark.usefixtures("nothing_open")]
 
 
 @pytest.fixture
