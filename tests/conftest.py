@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -199,6 +199,14 @@ def nothing_open() -> Iterator[None]:
     close_all()
     manager.get().submit("waiting", lambda job: None).wait()
     tts.takes.clear()
+
+
+@pytest.fixture(scope="session")
+def ran() -> Any:
+    """A notebook with a panel that loads and speaks, as nbclient leaves it. Read only."""
+    from saved import with_a_panel
+
+    return with_a_panel()
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import OTHER_SENTENCE, SENTENCE
-from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from panels import until
+from saved import Found
 from shells import Kernel
-from test_notebook_runners import KERNEL, Found, notebook
 
 import chatterbox_nb as tts
 from chatterbox_nb import manager
@@ -21,15 +20,6 @@ from chatterbox_nb.notebook.panels import pump
 from chatterbox_nb.render import panels as drawn
 from chatterbox_nb.render import style
 from chatterbox_nb.take import Take
-
-PICTURED = """
-import time
-from chatterbox_nb.notebook.panels import pump
-(board,) = pump.get().boards()
-while not (board._pictured and board._pictured[1]):
-    time.sleep(0.1)
-time.sleep(0.5)  # sent, and read by whoever runs this
-"""
 
 pytestmark = [pytest.mark.xdist_group("notebook runners"), pytest.mark.usefixtures("nothing_open")]
 
@@ -85,14 +75,6 @@ def test_the_live_panel_hides_it(take: Take) -> None:
     assert f"body:has(.{style.live_class('1a2b')}) .{style.still_class('1a2b')}" in picture
 
 
-@pytest.fixture(scope="module")
-def ran() -> Any:
-    """A notebook with a panel, as nbclient leaves it."""
-    cells = notebook("%tts_panel", "%tts_load demo --precision int8", "%%tts --seed 7\nAre you there?", PICTURED)
-    NotebookClient(cells, kernel_name=KERNEL, timeout=300).execute()
-    return cells
-
-
 def test_a_notebook_that_is_run_without_a_page_saves_the_picture_as_it_was_in_the_end(ran: Any) -> None:
     picture, view = ran.cells[1].outputs
     assert "Are you there?" in picture.data["text/html"]
@@ -104,5 +86,5 @@ def test_a_notebook_that_is_run_without_a_page_saves_the_picture_as_it_was_in_th
 def test_its_page_can_be_read_without_a_kernel_and_without_a_network(ran: Any) -> None:
     page, _ = HTMLExporter().from_notebook_node(ran)
     assert "Chatterbox panel: Demo voice" in page
-    assert len(Found(page).players) == 2  # the panel's picture, and the cell's own
+    assert len(Found(page).players) == 4  # two in the panel's picture, and the cells' own
     assert "Root(" not in page
