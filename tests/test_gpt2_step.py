@@ -19,7 +19,10 @@ from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.sampling import Sampling
 
-pytestmark = pytest.mark.skipif(bool(HERE.unfused), reason=HERE.unfused)
+pytestmark = [
+    pytest.mark.skipif(bool(HERE.unfused), reason=HERE.unfused),
+    pytest.mark.xdist_group("step"),  # what is compiled is compiled once
+]
 
 
 def test_gelu_is_torchs_with_tanh_and_hides_nothing() -> None:

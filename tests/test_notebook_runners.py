@@ -101,6 +101,7 @@ def test_nbval_sees_a_failure(tmp_path: Path) -> None:
     assert f"{name}: {says}" in done.stdout
 
 
+@pytest.mark.more  # as every notebook of ours is run by `make test`
 def test_nbval_passes_a_good_notebook(tmp_path: Path) -> None:
     path = written(good(), tmp_path)
     done = nbval(path)
