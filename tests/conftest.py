@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,6 +29,7 @@ from chatterbox_nb.engine import model as engine
 from chatterbox_nb.precision import device
 
 if TYPE_CHECKING:
+    from local_hub import LocalHub
     from shells import Kernel
 
 SENTENCE = "The brown spring wants the orange street."
@@ -41,6 +43,15 @@ FAST_KERNELS = [
     pytest.param("dynamic", marks=pytest.mark.skipif(not HERE.vnni, reason="no VNNI")),
 ]
 KERNELS = ["plain", *FAST_KERNELS]
+
+
+def pytest_collection_finish() -> None:
+    """Every load and unload collects garbage, and would look through all that was imported here each time.
+
+    What is frozen counts as in use: a test that something is gone can fail for it, and cannot pass for it.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @cache
@@ -174,6 +185,43 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     kernel.ok("%load_ext chatterbox_nb")
     yield kernel
     kernel.close()
+
+
+@pytest.fixture
+def nothing_open() -> Iterator[None]:
+    """A notebook without takes; whatever panels are opened in it are closed, and the model has nothing left to do."""
+    from panels import close_all
+
+    import chatterbox_nb as tts
+
+    tts.takes.clear()
+    yield
+    close_all()
+    manager.get().submit("waiting", lambda job: None).wait()
+    tts.takes.clear()
+
+
+@pytest.fixture(scope="session")
+def ran() -> Any:
+    """A notebook with a panel that loads and speaks, as nbclient leaves it. Read only."""
+    from saved import with_a_panel
+
+    return with_a_panel()
+
+
+@pytest.fixture
+def online(server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The hub's client speaks to the `server` of the file of tests that asks."""
+    from local_hub import connected
+
+    with connected(server, monkeypatch, tmp_path):
+        yield
+
+
+@pytest.fixture(name="cache")
+def hub_cache(tmp_path: Path) -> Path:
+    """A folder to download into, which is not there yet."""
+    return tmp_path / "cache"
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import gzip
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +24,8 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+
+from chatterbox_nb.errors import SourceError
 
 _BLOCK = 1 << 16
 
@@ -154,6 +156,15 @@ def connected(server: LocalHub, patch: pytest.MonkeyPatch, folder: Path) -> Iter
     patch.setenv("NO_PROXY", "127.0.0.1,localhost")
     yield
     huggingface_hub.close_session()
+
+
+def refused(fetch: Callable[[], object]) -> str:
+    """The one line that a fetch fails with."""
+    with pytest.raises(SourceError) as caught:
+        fetch()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 def set_endpoint(url: str, patch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -96,18 +97,26 @@ def _write_wheel(folder: Path, name: str, version: str, files: dict[str, str]) -
     return path
 
 
-@pytest.fixture
-def fresh(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """The Python of an environment with pip and a package called `guest`, and an index of empty packages."""
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    index = tmp_path / "index"
-    index.mkdir()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an environment that has pip and a package called `guest`, and an index of empty packages."""
+    folder = tmp_path_factory.mktemp("made")
+    venv.create(folder / "venv", with_pip=True, symlinks=True)
+    (folder / "index").mkdir()
     for need in LISTED[1:]:
         name, _, version = need.partition("==")
-        _write_wheel(index, name, version or "1.0", {})
-    guest = _write_wheel(tmp_path, "guest", "1.0", {})
-    subprocess.run([str(python), "-m", "pip", "install", "-q", "--no-index", str(guest)], check=True)
+        _write_wheel(folder / "index", name, version or "1.0", {})
+    guest = _write_wheel(folder, "guest", "1.0", {})
+    python = str(folder / "venv" / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-index", str(guest)], check=True)
+    return folder
+
+
+@pytest.fixture
+def fresh(made: Path, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """The Python of a copy of it, of this test's own, and how pip finds the index."""
+    shutil.copytree(made, tmp_path / "copy", symlinks=True)
+    python, index = (tmp_path / "copy" / part for part in ("venv/bin/python", "index"))
     return python, {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 

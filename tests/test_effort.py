@@ -12,7 +12,7 @@ from conftest import OTHER_SENTENCE, SENTENCE
 
 import chatterbox_nb as tts
 from benchmarks import effort as measured
-from benchmarks import effort_table, effort_worker, recognition
+from benchmarks import effort_table, effort_worker, quality_worker, recognition
 from chatterbox_nb import manager, settings
 from chatterbox_nb.checkpoint.catalog import ENGLISH
 from chatterbox_nb.checkpoint.spec import ModelSpec
@@ -213,7 +213,8 @@ def test_words_lost_and_a_voice_that_is_another_fail() -> None:
 @pytest.mark.skipif(not recognition.INSTALLED, reason="pocketsphinx is not installed")
 def test_speech_that_starts_from_the_same_noise_stays_near(tmp_path: Any) -> None:
     """A cell is compared with best frame by frame, however much of the reference it keeps."""
-    tokens = effort_worker.drawn(0)[:1]
+    model, (first, *_) = quality_worker.loaded(quality_worker.FP32), quality_worker.sentences()
+    tokens = quality_worker.drawn(model, 0, [first])
     effort_worker.keep_best("builtin", tokens, tmp_path)
     best = torch.load(effort_worker.best_mels(tmp_path, "builtin"), weights_only=True)
     near, far = (

@@ -1,134 +1,28 @@
-"""T3's compiled step of a GPT-2: what torch's layers compute, for any rows and threads, and the same tokens."""
+"""What is a GPT-2's alone in T3's compiled step: its nonlinearity and its norms; and the same tokens.
+
+The step beside torch's layers is in `test_step.py`, for both backbones.
+"""
 
 from __future__ import annotations
-
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from conftest import HERE
-from test_step import CPU, NEAR, cached, distance, embedded
-from torch import nn
+from steps import CPU, DIMS, gpt2
 
-from chatterbox_nb.checkpoint.spec import T3Dims
 from chatterbox_nb.engine.decode import Decoded, Decoding, Prefix
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.phases import gelu
 from chatterbox_nb.engine.nets.products import normalize
-from chatterbox_nb.engine.nets.stepper import Place, Stepper
-from chatterbox_nb.engine.nets.t3 import DECODED, T3
+from chatterbox_nb.engine.nets.t3 import T3
 from chatterbox_nb.engine.noise import StageNoise
 from chatterbox_nb.engine.sampling import Sampling
-from chatterbox_nb.precision import kernels, plan
-from chatterbox_nb.precision.kernels import tiles
-from chatterbox_nb.precision.layers import Int8Linear, convert, quantize
 
-pytestmark = pytest.mark.skipif(bool(HERE.unfused), reason=HERE.unfused)
-DIMS = T3Dims(
-    backbone="gpt2",
-    width=64,
-    ffn=256,
-    layers=2,
-    heads=4,
-    text_vocab=60,
-    speech_vocab=6563,
-    text_positions=0,
-    speech_positions=0,
-    positions=512,
-    prompt_tokens=20,
-    perceiver_queries=0,
-    perceiver_heads=0,
-    emotion=False,
-)
-
-
-@cache
-def gpt2(precision: str) -> T3:
-    """Random weights, norms and biases, the same at every precision."""
-    with torch.device("meta"):
-        t3 = T3(DIMS, nn.Identity())
-    t3.to_empty(device="cpu")
-    draw = torch.Generator().manual_seed(0)
-    for name, parameter in t3.named_parameters():
-        parameter.requires_grad_(False).normal_(0, 1 if "embedding" in name else 0.2, generator=draw)
-        if name.endswith("norm.weight"):
-            parameter += 1
-    if precision != "int8":
-        return t3.to(getattr(torch, plan.COMPUTE[precision]))
-    weights = {
-        name: layer.weight
-        for name, layer in t3.named_modules()
-        if isinstance(layer, nn.Linear) and name.startswith(DECODED)
-    }
-    biases = {name: t3.get_submodule(name).bias for name in weights}
-    convert(t3, dict.fromkeys(weights, "int8"), lambda name: kernels.get("plain"))
-    for name, weight in weights.items():
-        layer = t3.get_submodule(name)
-        assert isinstance(layer, Int8Linear)
-        layer.weight_int8, layer.weight_scale = quantize(weight)
-        layer.bias = biases[name]
-    return t3
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(
-    ("precision", "rows"),
-    [("fp32", 1), ("fp32", 3), ("fp32", 8), ("int8", 1), ("int8", 4), ("int8", 5), ("fp16", 1), ("bf16", 1)],
-)
-def test_a_step_is_what_the_layers_compute(precision: str, rows: int, threads: int) -> None:
-    t3 = gpt2(precision)
-    with torch.inference_mode(), Stepper(t3, threads) as stepper:
-        theirs, ours = cached(t3, rows, 13, 20)
-        for position in range(13, 18):
-            x = embedded(t3, rows, position)
-            wanted = t3.logits(x[:, None].to(theirs.keys.dtype), theirs, position)
-            found = stepper(x, [Place(ours, row, position) for row in range(rows)])
-            assert found.dtype == torch.float32
-            assert distance(found, wanted) < NEAR[precision]
-
-
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_row_is_the_same_to_the_bit_whatever_is_beside_it(precision: str) -> None:
-    t3 = gpt2(precision)
-    with torch.inference_mode():
-        _, ours = cached(t3, 8, 13, 20)
-        x = embedded(t3, 8, 1)
-        places = [Place(ours, row, 13 if row % 2 else 12) for row in range(8)]
-        with Stepper(t3, 2) as stepper:
-            together = stepper(x, places).clone()
-        for row in range(8):
-            with Stepper(t3, 1) as stepper:
-                alone = stepper(x[row : row + 1], places[row : row + 1])
-            assert torch.equal(alone[0], together[row])
-
-
-@pytest.mark.skipif(not tiles.available("int8"), reason="the processor has no AMX")
-def test_tiles_give_what_other_instructions_give_to_the_bit() -> None:
-    t3 = gpt2("int8")
-    with torch.inference_mode():
-        _, ours = cached(t3, 5, 13, 20)
-        x, places = embedded(t3, 5, 1), [Place(ours, row, 13) for row in range(5)]
-        found = []
-        for tiled in (True, False):
-            with Stepper(t3, 2) as stepper:
-                assert stepper.tiles
-                stepper.tiles = tiled
-                found.append(stepper(x, places).clone())
-        assert torch.equal(*found)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_stays_so(precision: str, bad: float) -> None:
-    t3 = gpt2(precision)
-    with torch.inference_mode(), Stepper(t3, 1) as stepper:
-        _, ours = cached(t3, 3, 3, 8)
-        x = embedded(t3, 3, 0)
-        x[1, 7] = bad
-        found = stepper(x, [Place(ours, row, 3) for row in range(3)])
-        assert bool(torch.isfinite(found[::2]).all())
-        assert not bool(torch.isfinite(found[1]).any())
+pytestmark = [
+    pytest.mark.skipif(bool(HERE.unfused), reason=HERE.unfused),
+    pytest.mark.xdist_group("step"),  # what is compiled is compiled once
+]
 
 
 def test_gelu_is_torchs_with_tanh_and_hides_nothing() -> None:

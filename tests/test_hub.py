@@ -16,18 +16,18 @@ import huggingface_hub
 import pytest
 from filelock import FileLock
 from huggingface_hub import constants
-from local_hub import LocalHub, Repo, connected, etag, set_endpoint
+from local_hub import LocalHub, Repo, etag, refused, set_endpoint
 
 from chatterbox_nb import events
 from chatterbox_nb.checkpoint import catalog, hub, source
 from chatterbox_nb.checkpoint.source import Files
 from chatterbox_nb.checkpoint.synthetic import TINY
 from chatterbox_nb.engine import model as engine
-from chatterbox_nb.errors import Cancelled, SourceError
+from chatterbox_nb.errors import Cancelled
 from chatterbox_nb.events import CancelToken, Observer, Progress
 from chatterbox_nb.precision import device
 
-pytestmark = pytest.mark.xdist_group("hub")
+pytestmark = [pytest.mark.xdist_group("hub"), pytest.mark.usefixtures("online")]
 
 REPO = "somebody/tiny"
 LARGE = "s3gen.safetensors"
@@ -44,17 +44,6 @@ def contents(tiny_folder: Path) -> dict[str, bytes]:
 def server(contents: dict[str, bytes]) -> Iterator[LocalHub]:
     with LocalHub({REPO: Repo(dict(contents))}) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def online(server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    with connected(server, monkeypatch, tmp_path):
-        yield
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 @contextmanager
@@ -76,12 +65,7 @@ def fetch(
 
 
 def refusal(cache: Path, repo: str = REPO, token: str | None = None) -> str:
-    """The one line that a fetch fails with."""
-    with pytest.raises(SourceError) as caught:
-        fetch(cache, repo, token)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return refused(lambda: fetch(cache, repo, token))
 
 
 def blobs(cache: Path, repo: str = REPO) -> Path:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
+from saved import KERNEL, Found, notebook
 
-KERNEL = "python3"
 # Each is a mistake that people make, the name of its error and what its one line says.
 FAILURES = {
     "%tts Are you there?": ("NotLoaded", "No model is loaded. Load one first: %tts_load demo"),
@@ -31,13 +31,6 @@ FAILURES = {
 }
 
 pytestmark = pytest.mark.xdist_group("notebook runners")  # they share a notebook that took long to run
-
-
-def notebook(*cells: str) -> Any:
-    return nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(cell) for cell in ("%load_ext chatterbox_nb", *cells)],
-        metadata={"kernelspec": {"name": KERNEL, "display_name": "Python 3", "language": "python"}},
-    )
 
 
 def good() -> Any:
@@ -108,6 +101,7 @@ def test_nbval_sees_a_failure(tmp_path: Path) -> None:
     assert f"{name}: {says}" in done.stdout
 
 
+@pytest.mark.more  # as every notebook of ours is run by `make test`
 def test_nbval_passes_a_good_notebook(tmp_path: Path) -> None:
     path = written(good(), tmp_path)
     done = nbval(path)
@@ -116,10 +110,10 @@ def test_nbval_passes_a_good_notebook(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def spoken() -> Any:
+def spoken(ran: Any) -> Any:
     """A notebook that loads and speaks, as it is after a run of all its cells."""
-    cells = notebook("%tts_load demo --precision int8", "%%tts --seed 7\nAre you there?", "%tts --seed 8 --play Hello.")
-    NotebookClient(cells, kernel_name=KERNEL, timeout=300).execute()
+    cells = deepcopy(ran)
+    del cells.cells[1], cells.cells[-1]  # the panel, and the wait for its picture
     return cells
 
 
@@ -150,22 +144,6 @@ def test_nothing_else_is_printed(spoken: Any) -> None:
     """No warning, no log line, no bar of the package's."""
     streams = [output for cell in spoken.cells for output in cell.outputs if output.output_type == "stream"]
     assert not streams
-
-
-class Found(HTMLParser):
-    """The pictures and players of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.pictures: list[dict[str, str | None]] = []
-        self.players: list[dict[str, str | None]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.pictures.append(dict(attrs))
-        if tag == "audio":
-            self.players.append(dict(attrs))
 
 
 def test_nbconvert_makes_a_page_that_plays(spoken: Any) -> None:

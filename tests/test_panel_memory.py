@@ -6,14 +6,13 @@ import gc
 import sys
 import time
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import ipywidgets
 import pytest
 from conftest import OTHER_SENTENCE
-from panels import Opened, close_all, opened, until, words
+from panels import Opened, opened, until, words
 from shells import Kernel
 
 import chatterbox_nb as tts
@@ -22,15 +21,13 @@ from chatterbox_nb.jobs import Done
 from chatterbox_nb.notebook.panels import presence, pump
 from chatterbox_nb.render import panels as drawn
 
-
-@pytest.fixture(autouse=True)
-def nothing_open(loaded: manager.Manager) -> Iterator[None]:
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("loaded", "nothing_open")
 
 
-def samples() -> int:
-    return len(pump.get()._read._samples)
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four ticks a second, so that less time shows that there are none."""
+    monkeypatch.setattr(pump, "_TICK_SECONDS", 0.25)
 
 
 def readings(seconds: float) -> int:
@@ -53,34 +50,38 @@ def test_it_ticks_once_a_second_while_it_is_shown(shown: Opened) -> None:
     assert 3 <= readings(4.5) <= 5
 
 
+@pytest.mark.usefixtures("quick")
 def test_it_does_not_tick_before_it_is_shown_and_shows_a_first_reading(kernel: Kernel) -> None:
     panel = opened(kernel, "memory")
     until(lambda: "this process" in words(panel.memory.figures))
-    assert readings(2.2) == 0
+    assert readings(0.6) == 0
 
 
+@pytest.mark.usefixtures("quick")
 def test_panels_without_memory_do_not_tick(kernel: Kernel) -> None:
     opened(kernel, "speak").seen()
-    assert readings(2.2) == 0
+    assert readings(0.6) == 0
 
 
+@pytest.mark.usefixtures("quick")
 def test_it_stops_when_its_output_is_cleared_and_goes_on_when_it_is_shown_again(shown: Opened) -> None:
     shown.seen(0)
-    assert readings(2.2) <= 1
-    assert readings(1.5) == 0
+    assert readings(0.6) <= 1
+    assert readings(0.6) == 0
     stood = shown.memory.figures.value
     tts.speak(OTHER_SENTENCE, seed=1)
     time.sleep(0.5)
     assert shown.memory.figures.value == stood  # nobody sees it
     shown.seen(1)
     until(lambda: shown.memory.figures.value != stood, 3)
-    assert readings(2.5) >= 2
+    assert readings(1.0) >= 2
 
 
+@pytest.mark.usefixtures("quick")
 def test_it_stops_when_it_is_closed_and_the_thread_ends_with_the_last_panel(kernel: Kernel, shown: Opened) -> None:
     other = opened(kernel, "takes")
     shown.board.close()
-    assert readings(2.2) <= 1
+    assert readings(0.6) <= 1
     assert pump.get().running
     other.board.close()
     until(lambda: not pump.get().running, 10)
@@ -119,6 +120,7 @@ def _registry() -> Any:
     return module._instances if hasattr(module, "_instances") else ipywidgets.Widget.widgets
 
 
+@pytest.mark.usefixtures("quick")
 def test_it_stops_when_it_is_collected(kernel: Kernel) -> None:
     """ipywidgets keeps every widget, unless it is told to hold them weakly; so nothing of ours may keep them."""
     registry = _registry()
@@ -126,7 +128,7 @@ def test_it_stops_when_it_is_collected(kernel: Kernel) -> None:
     kernel.ok("import chatterbox_nb as tts\npanel = tts.panel('memory')")
     board = kernel["panel"]._board
     board.root._view_count = 1
-    time.sleep(1.5)
+    time.sleep(0.5)
     gone = weakref.ref(board)
     for key in set(registry) - set(kept):
         del registry[key]
@@ -141,36 +143,39 @@ def test_it_stops_when_it_is_collected(kernel: Kernel) -> None:
     until(lambda: not pump.get().running, 10)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_page_that_does_not_answer_any_more_is_not_sent_anything(
     shown: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page that is closed tells nothing; its messages would pile up in the server."""
-    monkeypatch.setattr(presence, "_ASK_EVERY_SECONDS", 0.5)
-    monkeypatch.setattr(presence, "_LOST_AFTER_SECONDS", 1.0)
+    monkeypatch.setattr(presence, "_ASK_EVERY_SECONDS", 0.3)
+    monkeypatch.setattr(presence, "_LOST_AFTER_SECONDS", 0.5)
     until(lambda: not shown.board.ticks, 10)
-    assert readings(1.5) == 0
+    assert readings(0.6) == 0
     shown.board.root.get_state()  # a page that is opened asks for everything
     assert shown.board.root._view_count == 0
     shown.seen(1)
     assert shown.board.ticks
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_page_that_answers_is_there(shown: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "_ASK_EVERY_SECONDS", 0.3)
     monkeypatch.setattr(presence, "_LOST_AFTER_SECONDS", 1.0)
     asked = shown.board.presence
-    for _ in range(30):
+    for _ in range(20):
         asked._answer(asked._asked)
         time.sleep(0.1)
         assert shown.board.ticks
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_kernel_that_runs_a_cell_hears_no_answer_and_goes_on(
     kernel: Kernel, shown: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "_ASK_EVERY_SECONDS", 0.3)
     monkeypatch.setattr(presence, "_LOST_AFTER_SECONDS", 1.0)
-    kernel.ok("import time; time.sleep(2.5); ticked = panel._board.ticks")
+    kernel.ok("import time; time.sleep(2); ticked = panel._board.ticks")
     assert kernel["ticked"]
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import OTHER_SENTENCE, SENTENCE
-from nbclient import NotebookClient
 from nbconvert import HTMLExporter
-from panels import close_all, until
+from panels import until
+from saved import Found
 from shells import Kernel
-from test_notebook_runners import KERNEL, Found, notebook
 
 import chatterbox_nb as tts
 from chatterbox_nb import manager
@@ -23,24 +21,7 @@ from chatterbox_nb.render import panels as drawn
 from chatterbox_nb.render import style
 from chatterbox_nb.take import Take
 
-PICTURED = """
-import time
-from chatterbox_nb.notebook.panels import pump
-(board,) = pump.get().boards()
-while not (board._pictured and board._pictured[1]):
-    time.sleep(0.1)
-time.sleep(0.5)  # sent, and read by whoever runs this
-"""
-
-pytestmark = pytest.mark.xdist_group("notebook runners")
-
-
-@pytest.fixture(autouse=True)
-def nothing_open() -> Iterator[None]:
-    tts.takes.clear()
-    yield
-    close_all()
-    tts.takes.clear()
+pytestmark = [pytest.mark.xdist_group("notebook runners"), pytest.mark.usefixtures("nothing_open")]
 
 
 @pytest.fixture
@@ -76,14 +57,18 @@ def test_a_panel_without_takes_saves_none(kernel: Kernel, take: Take) -> None:
     assert [shown for shown in displays if "<audio" in shown.get("text/html", "")]
 
 
-def test_it_holds_the_newest_takes_and_no_more_sound_than_a_notebook_should(take: Take) -> None:
+def test_it_holds_the_newest_takes_and_no_more_sound_than_a_notebook_should(
+    take: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reading = manager.get().memory()
     takes = [replace(take, request=replace(take.request, seed=seed)) for seed in range(5)]
     few = drawn.still("x", None, reading, takes)
     assert [f"seed {seed}" in few for seed in range(5)] == [True, True, True, False, False]
-    noise = np.random.default_rng(1).normal(0, 0.1, 24_000 * 600).astype(np.float32)
+    assert drawn._STILL_BYTES <= 3_000_000
+    monkeypatch.setattr(drawn, "_STILL_BYTES", 300_000)
+    noise = np.random.default_rng(1).normal(0, 0.1, 24_000 * 60).astype(np.float32)
     long = replace(take, samples=noise)
-    assert len(long.mp3) > 3_000_000
+    assert len(long.mp3) > 300_000
     assert drawn.still("x", None, reading, [take, long, take]).count("<audio") == 1
     assert "press" not in drawn.still("x", None, reading, [])
 
@@ -92,14 +77,6 @@ def test_the_live_panel_hides_it(take: Take) -> None:
     picture = drawn.still("1a2b", None, manager.get().memory(), [take])
     assert f'<div class="{style.still_class("1a2b")}"><style>' in picture
     assert f"body:has(.{style.live_class('1a2b')}) .{style.still_class('1a2b')}" in picture
-
-
-@pytest.fixture(scope="module")
-def ran() -> Any:
-    """A notebook with a panel, as nbclient leaves it."""
-    cells = notebook("%tts_panel", "%tts_load demo --precision int8", "%%tts --seed 7\nAre you there?", PICTURED)
-    NotebookClient(cells, kernel_name=KERNEL, timeout=300).execute()
-    return cells
 
 
 def test_a_notebook_that_is_run_without_a_page_saves_the_picture_as_it_was_in_the_end(ran: Any) -> None:
@@ -113,5 +90,5 @@ def test_a_notebook_that_is_run_without_a_page_saves_the_picture_as_it_was_in_th
 def test_its_page_can_be_read_without_a_kernel_and_without_a_network(ran: Any) -> None:
     page, _ = HTMLExporter().from_notebook_node(ran)
     assert "Chatterbox panel: Demo voice" in page
-    assert len(Found(page).players) == 2  # the panel's picture, and the cell's own
+    assert len(Found(page).players) == 4  # two in the panel's picture, and the cells' own
     assert "Root(" not in page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import OTHER_SENTENCE, SENTENCE
-from panels import Opened, buttons, close_all, opened, spoken, until, words
+from panels import Opened, buttons, opened, spoken, until, words
 from shells import Kernel
 
 import chatterbox_nb as tts
@@ -24,16 +23,8 @@ from chatterbox_nb.errors import ArgumentError
 from chatterbox_nb.notebook.panels import pump
 from chatterbox_nb.render.units import part, size
 
+pytestmark = pytest.mark.usefixtures("nothing_open")
 LONG = "\n\n".join([SENTENCE, OTHER_SENTENCE] * 12)
-
-
-@pytest.fixture(autouse=True)
-def nothing_open() -> Iterator[None]:
-    tts.takes.clear()
-    yield
-    close_all()
-    manager.get().submit("waiting", lambda job: None).wait()
-    tts.takes.clear()
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SENTENCE
-from panels import Opened, buttons, close_all, opened, spoken, until, words
+from panels import Opened, buttons, opened, spoken, until, words
 from shells import Kernel
 
 import chatterbox_nb as tts
@@ -18,16 +17,8 @@ from chatterbox_nb import manager
 from chatterbox_nb.checkpoint import catalog
 from chatterbox_nb.take import SpeechRequest
 
+pytestmark = pytest.mark.usefixtures("nothing_open")
 PLAIN = "--precision fp32 --kernel plain"  # of which nothing is compiled
-
-
-@pytest.fixture(autouse=True)
-def nothing_open() -> Iterator[None]:
-    tts.takes.clear()
-    yield
-    close_all()
-    manager.get().submit("waiting", lambda job: None).wait()
-    tts.takes.clear()
 
 
 def hidden(widget: Any) -> bool:

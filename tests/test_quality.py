@@ -8,6 +8,7 @@ are those of `benchmarks/quality_gate.py`, and what fp32 is held to is what `mak
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -37,8 +38,14 @@ def loaded(precision: str, kernel: str = "auto", off: tuple[str, ...] = ()) -> M
 
 
 @pytest.fixture(scope="module")
-def fp32() -> Tensor:
-    return losses(loaded("fp32"))
+def fp32(demo: Callable[..., Model]) -> Tensor:
+    return losses(demo())
+
+
+@pytest.fixture
+def to_be_broken(demo: Callable[..., Model]) -> Model:
+    """int8 with the kernel that faults are for, a copy of this test's own."""
+    return deepcopy(demo("int8", "plain"))
 
 
 # Speech tokens
@@ -68,8 +75,8 @@ def test_each_kind_of_layer_alone_costs_at_most_a_hundredth(fp32: Tensor, kind: 
     assert cost <= LARGEST_COST
 
 
-def test_fp32_loses_the_same_step_by_step(fp32: Tensor) -> None:
-    assert torch.allclose(losses(loaded("fp32"), IN_STEPS, steps=True), fp32[:IN_STEPS], atol=1e-4)
+def test_fp32_loses_the_same_step_by_step(demo: Callable[..., Model], fp32: Tensor) -> None:
+    assert torch.allclose(losses(demo(), IN_STEPS, steps=True), fp32[:IN_STEPS], atol=1e-4)
 
 
 @pytest.mark.more
@@ -82,11 +89,10 @@ def test_int8_costs_no_more_step_by_step(fp32: Tensor, kernel: str) -> None:
 
 
 @pytest.mark.parametrize("fault", PLANT)
-def test_a_fault_in_t3_costs_more_than_the_limit(fp32: Tensor, fault: str) -> None:
+def test_a_fault_in_t3_costs_more_than_the_limit(to_be_broken: Model, fp32: Tensor, fault: str) -> None:
     """Else the limit might be one that nothing exceeds."""
-    model = loaded("int8", "plain")
-    assert PLANT[fault].plant(model.t3) > 0
-    cost = float((losses(model, FAULTY) - fp32[:FAULTY]).mean())
+    assert PLANT[fault].plant(to_be_broken.t3) > 0
+    cost = float((losses(to_be_broken, FAULTY) - fp32[:FAULTY]).mean())
     print(f"\ncross-entropy: {fault} costs {cost:+.4f}")
     assert cost > LARGEST_COST
 
@@ -116,13 +122,12 @@ def test_other_noise_moves_the_waves_mel_by_more_than_the_limit(demo: Callable[.
 @pytest.mark.parametrize(
     ("fault", "stage"), [(name, stage) for name, fault in PLANT.items() for stage in fault.components if stage != "t3"]
 )
-def test_a_fault_in_flow_or_vocoder_exceeds_the_limits(fault: str, stage: str) -> None:
-    model = loaded("int8", "plain")
-    assert PLANT[fault].plant(model.modules()[stage]) > 0
+def test_a_fault_in_flow_or_vocoder_exceeds_the_limits(to_be_broken: Model, fault: str, stage: str) -> None:
+    assert PLANT[fault].plant(to_be_broken.modules()[stage]) > 0
     if stage == "flow":
-        moved, limit = distance(mels(model), true_mels()), LARGEST_MEL
+        moved, limit = distance(mels(to_be_broken), true_mels()), LARGEST_MEL
     else:
-        moved, limit = distance(mels_of_waves(model, true_mels()), true_waves()), LARGEST_WAVE
+        moved, limit = distance(mels_of_waves(to_be_broken, true_mels()), true_waves()), LARGEST_WAVE
     print(f"\n{stage} with {fault}: {moved:.4f}")
     assert moved > limit
 
@@ -139,15 +144,19 @@ def test_the_clip_of_a_voice_is_most_like_it() -> None:
 trained = pytest.mark.skipif(not quality_sound.SECOND_VOICE.exists(), reason="the demo voice's encoders are untrained")
 
 
+@pytest.fixture(scope="module")
+def likeness(demo: Callable[..., Model]) -> dict[str, list[float]]:
+    return quality_sound.likeness_of(demo())
+
+
 @trained
-def test_takes_are_more_like_their_voice_than_noise_is(demo: Callable[..., Model]) -> None:
+def test_takes_are_more_like_their_voice_than_noise_is(likeness: dict[str, list[float]]) -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal(48_000, dtype=np.float32)
-    own, deaf = quality_sound.likeness_of(demo())["own"], quality_sound.cosines([noise], 24_000)["own"]
+    own, deaf = likeness["own"], quality_sound.cosines([noise], 24_000)["own"]
     print(f"\ncosines to the voice: takes {min(own):.4f} to {max(own):.4f}, noise {deaf[0]:.4f}")
     assert min(own) > deaf[0]
 
 
 @trained
-def test_takes_are_more_like_their_voice_than_like_the_other_speaker(demo: Callable[..., Model]) -> None:
-    cosines = quality_sound.likeness_of(demo())
-    assert all(own > other for own, other in zip(cosines["own"], cosines["other"], strict=True))
+def test_takes_are_more_like_their_voice_than_like_the_other_speaker(likeness: dict[str, list[float]]) -> None:
+    assert all(own > other for own, other in zip(likeness["own"], likeness["other"], strict=True))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import ipywidgets
 import pytest
 from conftest import OTHER_SENTENCE
-from panels import close_all, opened, until
+from panels import opened, until
 from shells import Kernel
 
 import chatterbox_nb as tts
@@ -76,16 +75,9 @@ def test_a_page_that_answers_nothing_is_not_waited_for_unless_a_cell_runs(
     assert found == [1]
 
 
-@pytest.fixture
-def nothing_open() -> Iterator[None]:
-    yield
-    close_all()
-
-
 def test_a_panel_whose_page_answers_nothing_still_speaks(
     kernel: Kernel, loaded: manager.Manager, nothing_open: None
 ) -> None:
-    tts.takes.clear()
     speak = opened(kernel, "speak", "memory")
     speak.seen()
     speak.speak.text.value = OTHER_SENTENCE
