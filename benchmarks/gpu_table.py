@@ -11,7 +11,9 @@ from benchmarks.pages import Figures
 RESULTS, PAGE = pages.results_of("gpu"), pages.page_of("gpu")
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 # What has changed in the engine since, as a list; whoever measures again empties it.
-SINCE = ""
+SINCE = """
+* A load on a CPU that emulates float16 or bfloat16 says so. What runs on a GPU is as it was.
+"""
 _TITLE = """# On a GPU
 
 Made by `make gpu` from `benchmarks/results/gpu.json`; a test holds it to that. Random weights of each model's true

@@ -9,7 +9,13 @@ from benchmarks import pages
 from benchmarks.pages import Figures
 
 RESULTS, PAGE = pages.results_of("models"), pages.page_of("models")
-_NAMES = {"package": "chatterbox-tts, fp32", "fp32": "ours, fp32", "bf16": "ours, bf16", "int8": "ours, int8"}
+_NAMES = {
+    "package": "chatterbox-tts, fp32",
+    "fp32": "ours, fp32",
+    "fp16": "ours, fp16",
+    "bf16": "ours, bf16",
+    "int8": "ours, int8",
+}
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -98,8 +104,9 @@ def method(measured: Figures) -> str:
         f"{first['threads']} threads; random weights of each model's true size, the same files and text for both, "
         f"{tokens} speech tokens ({' and '.join(guided)} with guidance, two rows), steps of the flow: {steps}; each in "
         "a process of its own, in turn, warmed up, medians of "
-        f"{first['rounds']} runs (fp32 and bf16: one). × is times as fast as the package; total is from text to marked "
-        "samples, the real-time factor seconds of that for a second of audio. Language packs have multilingual's size."
+        f"{first['rounds']} runs (fp32 and the halves: one). × is times as fast as the package; total is from text to "
+        "marked samples, the real-time factor seconds of that for a second of audio. Language packs have "
+        "multilingual's size."
     )
 
 

@@ -30,6 +30,7 @@ from chatterbox_nb.precision.plan import (
     DeviceFacts,
     TensorInfo,
     choose_precision,
+    emulation,
     int8_rows,
     plan,
     storage_of,
@@ -58,6 +59,34 @@ def tiny_tensors() -> tuple[TensorInfo, ...]:
 
 
 # Pure data
+
+
+@pytest.mark.parametrize(
+    ("precision", "facts", "better"),
+    [
+        ("fp16", AMX, "bf16"),
+        ("fp16", AVX2, "int8"),
+        ("bf16", AVX2, "int8"),
+        ("fp16", replace(AMX, fp16=True), None),
+        ("bf16", AMX, None),
+        ("int8", AMX, None),
+        ("int8", AVX2, None),
+        ("fp32", AVX2, None),
+        ("fp16", CUDA, None),
+        ("fp16", ARM, None),
+    ],
+)
+def test_a_half_precision_that_a_cpu_emulates_is_said_and_what_is_better(
+    tiny_tensors: tuple[TensorInfo, ...], precision: str, facts: DeviceFacts, better: str | None
+) -> None:
+    said = emulation(plan(tiny_tensors, precision, facts), facts)
+    assert (f"Try --precision {better}" in said) if better else said == ""
+
+
+def test_a_load_says_what_its_cpu_emulates() -> None:
+    here = device.facts("cpu")
+    loaded = engine.load(*source.find("demo"), "fp16", replace(here, fp16=False))
+    assert any("does not multiply float16" in warning for warning in loaded.report.warnings)
 
 
 def test_it_imports_no_torch() -> None:

@@ -33,7 +33,15 @@ from chatterbox_nb.engine.tokens import TextTokenizer, tokenizer_of
 from chatterbox_nb.engine.watermark import Watermarker
 from chatterbox_nb.errors import OutOfMemory, PrecisionError, VoiceError, cure
 from chatterbox_nb.events import CancelToken, Observer, Progress
-from chatterbox_nb.precision.plan import OFF_BY_DEFAULT, DeviceFacts, Plan, TensorInfo, choose_precision, plan
+from chatterbox_nb.precision.plan import (
+    OFF_BY_DEFAULT,
+    DeviceFacts,
+    Plan,
+    TensorInfo,
+    choose_precision,
+    emulation,
+    plan,
+)
 from chatterbox_nb.text import TextRules
 from chatterbox_nb.usage import PeakMeter
 
@@ -251,6 +259,8 @@ def finish(prepared: Prepared) -> Model:
     """
     spec, planned, phase = prepared.spec, prepared.plan, prepared.phase
     warnings, shared = list(prepared.files.warnings), tuple(prepared.known.found)
+    if slow := emulation(planned, prepared.device):
+        warnings.append(slow)
     with PeakMeter() as meter:
         modules, fills, contents, how = weights.come_in(prepared, warnings)
         net: Any = modules["t3"]

@@ -69,7 +69,8 @@ def facts(name: str) -> DeviceFacts:
     if found.kind == "cpu":
         capability, vnni = torch.backends.cpu.get_cpu_capability(), bool(torch.cpu._is_vnni_supported())
         unfused = lacking(capability) if found.machine.lower() in X86 else found.unfused
-        return replace(found, capability=capability, vnni=vnni, bf16=multiplies_bf16(), unfused=unfused)
+        bf16, fp16 = multiplies_bf16(), multiplies_fp16()
+        return replace(found, capability=capability, vnni=vnni, bf16=bf16, fp16=fp16, unfused=unfused)
     return found
 
 
@@ -87,3 +88,10 @@ def multiplies_bf16() -> bool:
     cpu: Any = torch.cpu
     checks = (getattr(cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check() for check in checks if check is not None)
+
+
+def multiplies_fp16() -> bool:
+    """Whether this CPU multiplies float16 in one instruction, AVX512_FP16. Others emulate it, slowly."""
+    from llvmlite import binding
+
+    return bool(binding.get_host_cpu_features().get("avx512fp16"))

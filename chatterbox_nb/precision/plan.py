@@ -107,7 +107,7 @@ class DeviceFacts:
         machine: x86_64, aarch64, arm64.
         capability: the vector instructions torch uses on a CPU (AVX512, AVX2, DEFAULT), `8.0` on CUDA.
         vnni: the CPU multiplies int8 in one instruction.
-        bf16: the CPU multiplies bfloat16 in one instruction.
+        bf16, fp16: the CPU multiplies bfloat16, float16 in one instruction.
         unfused: why the fused step of T3 cannot run there; empty where it can.
         total_bytes, free_bytes: of its memory, where known.
     """
@@ -117,6 +117,7 @@ class DeviceFacts:
     capability: str = ""
     vnni: bool = False
     bf16: bool = False
+    fp16: bool = False
     unfused: str = "it is for x86 CPUs and CUDA"
     total_bytes: int | None = None
     free_bytes: int | None = None
@@ -317,6 +318,18 @@ def storage_of(component: str, kind: str, planned: Plan) -> str:
     if f"{component}.{kind}" in planned.off:
         return computed
     return STORAGE[planned.precision].get(component, {}).get(kind, computed)
+
+
+def emulation(planned: Plan, device: DeviceFacts) -> str:
+    """What a plan's user should know of a half precision that the CPU does not multiply; empty where it does."""
+    native = {"float16": device.fp16, "bfloat16": device.bf16}
+    if device.kind != "cpu" or device.machine.lower() not in X86 or native.get(planned.flow_compute, True):
+        return ""
+    better = "bf16, which takes as much memory" if device.bf16 else "int8"
+    return (
+        f"This CPU does not multiply {planned.flow_compute}: torch emulates it, and the flow takes longer than at fp32 "
+        f"(five times as long at fp16, measured with AVX512). Try --precision {better}."
+    )
 
 
 def choose_compute(component: str, precision: str, device: DeviceFacts, asked: str = "auto") -> str:
