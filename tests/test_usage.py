@@ -35,6 +35,7 @@ def test_the_owner_may_know_nothing_of_tensors_and_peaks() -> None:
     assert reading.peak is None
 
 
+@pytest.mark.usefixtures("trimmed")
 def test_the_process_is_this_one() -> None:
     """A hundred megabytes more, written so that they are resident, are in the reading."""
     before = usage.process_bytes()
@@ -173,6 +174,12 @@ def test_releasing_collects_what_only_cycles_keep_alive() -> None:
     assert gone() is None
 
 
+@pytest.fixture
+def trimmed() -> None:
+    """What other tests freed goes back to the system; what is taken next might else be found there, unseen."""
+    usage.release()
+
+
 def wait_until_seen(meter: PeakMeter, bytes_: int) -> None:
     """Lets the sampling thread run until it has seen that much, half a minute at most."""
     for _ in range(3000):
@@ -181,6 +188,7 @@ def wait_until_seen(meter: PeakMeter, bytes_: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("trimmed")
 def test_a_peak_inside_the_block_is_seen_after_it_was_freed() -> None:
     with PeakMeter(interval_seconds=0.005) as meter:
         held = np.ones(100 * MB, np.uint8)
@@ -191,6 +199,7 @@ def test_a_peak_inside_the_block_is_seen_after_it_was_freed() -> None:
     assert meter.peak - meter.end > 80 * MB, "it was freed before the block was left"
 
 
+@pytest.mark.usefixtures("trimmed")
 def test_without_any_sample_in_between_start_and_end_are_measured() -> None:
     with PeakMeter(interval_seconds=3600) as meter:
         held = np.ones(100 * MB, np.uint8)
@@ -206,6 +215,7 @@ def test_an_error_leaves_the_block_and_no_thread_stays() -> None:
     assert not [thread for thread in threading.enumerate() if "peak meter" in thread.name]
 
 
+@pytest.mark.usefixtures("trimmed")
 def test_a_meter_can_be_used_again() -> None:
     meter = PeakMeter(interval_seconds=0.005)
     with meter:
