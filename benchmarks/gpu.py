@@ -50,12 +50,47 @@ def main() -> None:
 
     if not torch.cuda.is_available():
         raise SystemExit("This machine has no CUDA device that torch can use: there is nothing to measure.")
-    begun = time.perf_counter()
+    report = _Report(asked.out)
     device.wake("cuda:0")
     facts = device.facts("cuda:0")
-    results: Figures = {**pages.here("make gpu"), "engine": pages.engine(), **_versions(facts)}
+    report.results |= {**pages.here("make gpu"), "engine": pages.engine(), **_versions(facts)}
+    here = torch.device(facts.name)
+    report.part(gpu_figures.copy_bandwidth, here, at=("copy_bytes_per_second",))
+    report.part(gpu_figures.kernels, catalog.ENGLISH.t3, here, at=("kernels", "english"))
+    report.part(gpu_figures.kernels, catalog.TURBO.t3, here, at=("kernels", "turbo"))
+    report.part(_oracles, facts, at=("oracles",))
+    for precision in ("fp32", "int8"):
+        report.part(_measured, "demo", None, precision, facts, at=("precisions", "demo", precision))
+    for name in ("english", *asked.others):
+        folder = asked.folder if name == "english" else asked.models / name
+        report.part(_checkpoint, name, folder, at=("checkpoints", name))
+        for precision in asked.precisions.split(",") if name == "english" else OF_OTHERS:
+            report.part(_measured, name, folder, precision, facts, at=("precisions", name, precision))
+        if not (asked.no_package or len(catalog.spec(name).languages) > 1):
+            report.part(_package, name, folder, at=("packages", name))
+    print(gpu_table.markdown(report.results))
 
-    def part(work: Callable[..., Any], *of: Any, at: tuple[str, ...]) -> None:
+
+class _Report:
+    """The figures as they come: kept after each part, whatever becomes of the next.
+
+    Args:
+        out: the file that they are kept in.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.results = out, Figures()
+        self._begun = time.perf_counter()
+
+    def part(self, work: Callable[..., Any], *of: Any, at: tuple[str, ...]) -> None:
+        """Measures something; a failure is what was found, too.
+
+        Args:
+            of: the arguments of `work`.
+            at: where its figures stand.
+        """
+        import torch
+
         started = time.perf_counter()
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -63,29 +98,14 @@ def main() -> None:
                 found = work(*of)
             except Exception as error:  # the rest is measured all the same
                 found = {"failure": " ".join(f"{type(error).__name__}: {error}".split())}
-        here = results
-        for name in at[:-1]:
-            here = here.setdefault(name, {})
-        here[at[-1]] = found
-        results["seconds"] = time.perf_counter() - begun
-        pages.keep(asked.out, results)
+        *above, name = at
+        here = self.results
+        for each in above:
+            here = here.setdefault(each, {})
+        here[name] = found
+        self.results["seconds"] = time.perf_counter() - self._begun
+        pages.keep(self.out, self.results)
         print(f"{' of '.join(at)}: {time.perf_counter() - started:.0f} s{gpu_table.told(found)}", flush=True)
-
-    here = torch.device(facts.name)
-    part(gpu_figures.copy_bandwidth, here, at=("copy_bytes_per_second",))
-    part(gpu_figures.kernels, catalog.ENGLISH.t3, here, at=("kernels", "english"))
-    part(gpu_figures.kernels, catalog.TURBO.t3, here, at=("kernels", "turbo"))
-    part(_oracles, facts, at=("oracles",))
-    for precision in ("fp32", "int8"):
-        part(_measured, "demo", None, precision, facts, at=("precisions", "demo", precision))
-    for name in ("english", *asked.others):
-        folder = asked.folder if name == "english" else asked.models / name
-        part(_checkpoint, name, folder, at=("checkpoints", name))
-        for precision in asked.precisions.split(",") if name == "english" else OF_OTHERS:
-            part(_measured, name, folder, precision, facts, at=("precisions", name, precision))
-        if not (asked.no_package or len(catalog.spec(name).languages) > 1):
-            part(_package, name, folder, at=("packages", name))
-    print(gpu_table.markdown(results))
 
 
 def _versions(facts: DeviceFacts) -> Figures:
