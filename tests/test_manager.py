@@ -331,12 +331,12 @@ def test_a_small_model_gets_one_thread_and_the_host_keeps_its_own(loaded: manage
     assert found == [mine]
 
 
-def test_a_load_tells_everyone_who_observes() -> None:
+def test_a_load_tells_everyone_who_observes(tmp_path: Path) -> None:
+    folder = synthetic.tiny(tmp_path / "never in memory before", seed=23)  # what is would be shared, and not read
     seen: list[Progress] = []
     stop = manager.get().observe(seen.append)
     try:
-        tts.load("demo", precision="fp32")
-        tts.load("demo", precision="int8")
+        tts.load(source=folder, precision="fp32", kernel="plain")
         tts.unload()
     finally:
         stop()
