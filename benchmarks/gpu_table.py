@@ -86,17 +86,34 @@ def markdown(results: Figures) -> str:
         ),
     ]
     if results.get("engine") != pages.engine():
-        parts.append(f"**The engine has changed since.** No GPU has run what is here now.\n{SINCE.rstrip()}".rstrip())
-    for heading, made in (
-        ("## Targets", _targets),
-        ("## Precisions and the package", _precisions),
-        ("## A token", _tokens),
-        ("## The other models", _others),
-        ("## Kernels", _kernels),
-        ("## The package's own numbers", _oracles),
+        parts.append(f"**The engine has changed since.** No GPU has run what is here now.\n{SINCE}".rstrip())
+    english = ("precisions", "english", "int8")
+    for heading, needed, made in (
+        ("## Targets", [english, ("precisions", "english", "bf16"), ("kernels", "english")], _targets),
+        ("## Precisions and the package", [english], _precisions),
+        ("## A token", [english], _tokens),
+        ("## The other models", [("precisions",)], _others),
+        ("## Kernels", [("kernels", "english")], _kernels),
+        ("## The package's own numbers", [("oracles",)], _oracles),
     ):
-        parts.append(f"{heading}\n\n{made(results)}")
+        problem = next(filter(None, (_failure(results, *at) for at in needed)), "")
+        parts.append(f"{heading}\n\n{f'Not measured: {problem}' if problem else made(results)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _failure(results: Figures, *at: str) -> str:
+    """Why there are no figures at a place; empty where there are."""
+    found: Any = results
+    for name in at:
+        found = found.get(name, {"failure": "not asked for"})
+        if "failure" in found:
+            return str(found["failure"])
+    return ""
+
+
+def _package(results: Figures, model: str) -> Figures | None:
+    """The package's figures of a model, where there are any."""
+    return None if _failure(results, "packages", model) else results["packages"][model]
 
 
 def _targets(results: Figures) -> str:
@@ -123,25 +140,34 @@ _HEAD = [
 
 
 def _precisions(results: Figures) -> str:
-    ours, package = results["precisions"]["english"], results["packages"]["english"]
+    ours, package = _measured(results, "english"), _package(results, "english")
     single, batched = ours["int8"]["takes"]["single"], ours["int8"]["takes"]["batched"]
     unloaded = max(found["allocated_after_unload_bytes"] for found in ours.values())
+    theirs = (
+        f"The package: {package['tokens']} tokens, {package['audio_seconds']:.1f} s, "
+        f"{package['milliseconds_a_token']:.1f} ms a token. "
+        if package
+        else ""
+    )
     return (
         f"{pages.table(_HEAD, _sides(results, 'english'))}\n\n"
         f"One chunk of {single['audio_seconds']:.1f} s ({single['tokens']} tokens); side by side, {batched['chunks']} "
         f"of them, {batched['audio_seconds']:.0f} s in all, eight at a time. The second take of each, with the built-"
         "in voice's ten seconds of reference, ten steps of the flow, guidance, and the watermark. "
-        f"The package: {package['tokens']} tokens, {package['audio_seconds']:.1f} s, "
-        f"{package['milliseconds_a_token']:.1f} ms a token. "
-        "Bytes are those that torch's allocator has given out, the "
+        f"{theirs}Bytes are those that torch's allocator has given out, the "
         "peak with all there is; after a load and after takes without what was there before. After an unload "
         f"{unloaded / 1e6:.0f} MB at the most stay: cuBLAS's memory to work in, which it keeps for the process."
     )
 
 
+def _measured(results: Figures, model: str) -> Figures:
+    """A model's figures by precision, without those that failed."""
+    return {name: found for name, found in results["precisions"][model].items() if "failure" not in found}
+
+
 def _sides(results: Figures, model: str, label: str = "") -> list[list[str]]:
     """Rows of a model: ours at each precision, and the package, where it was measured."""
-    package = results["packages"].get(model)
+    package = _package(results, model)
     rows = []
     for precision, found in results["precisions"][model].items():
         if "failure" in found:
@@ -187,16 +213,16 @@ def _others(results: Figures) -> str:
     rows = [row for name in names for row in _sides(results, name, f"{name}: ")]
     takes = (
         f"{name} {single['audio_seconds']:.1f} s ({single['tokens']} tokens, "
-        f"{results['precisions'][name]['int8']['steps'][1]['milliseconds']:.3f} ms a step at position "
-        f"{results['precisions'][name]['int8']['steps'][1]['position']})"
+        f"{step['milliseconds']:.3f} ms a step at position {step['position']})"
         for name in names
-        for single in [results["precisions"][name]["int8"]["takes"]["single"]]
+        if (found := _measured(results, name).get("int8"))
+        for single, step in [(found["takes"]["single"], found["steps"][1])]
     )
     packages = (
         f"{name} {found['tokens']} tokens, {found['audio_seconds']:.1f} s, "
         f"{found['milliseconds_a_token']:.1f} ms a token"
-        for name, found in results["packages"].items()
-        if name in names
+        for name in names
+        if (found := _package(results, name))
     )
     return (
         f"{pages.table(_HEAD, rows)}\n\nAs above. At int8: {'; '.join(takes)}. The package: {'; '.join(packages)}; its "
@@ -206,7 +232,7 @@ def _others(results: Figures) -> str:
 
 
 def _tokens(results: Figures) -> str:
-    ours = results["precisions"]["english"]
+    ours = _measured(results, "english")
     head = ["ms a step", *(_step_name(step) for step in ours["int8"]["steps"])]
     rows = [[name, *(f"{step['milliseconds']:.3f}" for step in found["steps"])] for name, found in ours.items()]
     return pages.table(head, rows)
@@ -232,6 +258,7 @@ def _kernels(results: Figures) -> str:
             f"{100 * kernel['weight_bytes_per_second'] / copied:.0f} %",
         ]
         for model, kernels in results["kernels"].items()
+        if "failure" not in kernels
         for kernel in kernels
     ]
     head = [

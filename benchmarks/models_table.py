@@ -52,15 +52,15 @@ def every(measured: Figures) -> str:
 def _again(measured: Figures) -> str:
     """What a second take with the same voice saves, where its prefix is kept."""
     sides = {name: model["sides"]["int8"] for name, model in measured.items() if model["rows"] == 1}
-    each = (f"{name} {side['prefix_seconds']:.2f} s (factor {_factor_again(side):.2f})" for name, side in sides.items())
+    each = (
+        f"{name} {side['prefix_seconds']:.2f} s "
+        f"(factor {(side['total_seconds'] - side['prefix_seconds']) / side['audio_seconds']:.2f})"
+        for name, side in sides.items()
+    )
     return (
         "A GPT-2 reads the voice's 375 speech tokens before a text. They are kept for the next take, which starts so "
         f"much earlier if the same voice speaks, at int8: {', '.join(each)}. The tables have takes that read them."
     )
-
-
-def _factor_again(side: Figures) -> float:
-    return float((side["total_seconds"] - side["prefix_seconds"]) / side["audio_seconds"])
 
 
 def _speeds(name: str, sides: Figures, shown: tuple[str, ...]) -> list[list[str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from chatterbox_nb.checkpoint.spec import T3Dims
+from chatterbox_nb.checkpoint.catalog import TURBO
 from chatterbox_nb.engine.model import Model
 from chatterbox_nb.engine.nets.llama import Cache
 from chatterbox_nb.engine.nets.stepper import kept_as
@@ -21,21 +22,8 @@ BACKBONES = ("llama", "gpt2")
 # activations, and keys and values in float16; it is held against its weights in float32.
 NEAR = {"fp32": 2e-6, "fp16": 2e-2, "bf16": 6e-2, "int8": 5e-4}
 CPU = torch.device("cpu")
-DIMS = T3Dims(
-    backbone="gpt2",
-    width=64,
-    ffn=256,
-    layers=2,
-    heads=4,
-    text_vocab=60,
-    speech_vocab=6563,
-    text_positions=0,
-    speech_positions=0,
-    positions=512,
-    prompt_tokens=20,
-    perceiver_queries=0,
-    perceiver_heads=0,
-    emotion=False,
+DIMS = replace(
+    TURBO.t3, width=64, ffn=256, layers=2, heads=4, text_vocab=60, speech_vocab=6563, positions=512, prompt_tokens=20
 )
 
 

@@ -77,6 +77,21 @@ def test_what_panels_cost_is_made_from_the_results() -> None:
     assert max(results["tick_ms"]) < 10  # of a second: 1 % of a core
 
 
+def test_the_gpu_page_says_what_failed_and_what_was_not_asked_for() -> None:
+    results = json.loads(gpu_table.RESULTS.read_text())
+    failure = {"failure": "RuntimeError: nothing left"}
+    results["precisions"]["english"]["fp32"] = results["kernels"]["turbo"] = results["oracles"] = failure
+    results["precisions"]["nano"]["int8"] = results["packages"]["turbo"] = failure
+    del results["packages"]["english"]
+    page = gpu_table.markdown(results)
+    assert "| ours, fp32 | RuntimeError: nothing left |" in page
+    assert "| nano: ours, int8 | RuntimeError: nothing left |" in page
+    assert "numbers\n\nNot measured: RuntimeError: nothing left" in page
+    assert "| english: qkv" in page
+    del results["kernels"], results["precisions"]["english"]["int8"]
+    assert gpu_table.markdown(results).count("Not measured: not asked for") == 4
+
+
 def test_the_gpu_page_is_made_from_the_results() -> None:
     results = json.loads(gpu_table.RESULTS.read_text())
     assert gpu_table.PAGE.read_text(encoding="utf-8") == gpu_table.markdown(results)

@@ -81,28 +81,23 @@ class KeptPrefix:
     """
 
     def __init__(self) -> None:
-        self._of: tuple[Tensor, Tensor, float] | None = None
-        self._prefix: Prefix | None = None
+        self._kept: tuple[Tensor, Tensor, float, Prefix] | None = None
 
     def of(self, t3: T3, speaker: Tensor, prompt: Tensor, exaggeration: float) -> Prefix:
         """As `prefill`, whose arguments these are."""
-        if self._prefix is not None and self._of is not None:
-            kept_speaker, kept_prompt, kept_exaggeration = self._of
-            if (
-                torch.equal(kept_speaker, speaker)
-                and torch.equal(kept_prompt, prompt)
-                and kept_exaggeration == exaggeration
-            ):
-                return self._prefix
+        if self._kept is not None:
+            *voice, emotion, prefix = self._kept
+            if emotion == exaggeration and all(map(torch.equal, voice, (speaker, prompt))):
+                return prefix
         self.drop()
         prefix = prefill(t3, speaker, prompt, exaggeration)
         if t3.dims.gpt2 and speaker.device.type != "cuda":
-            self._of, self._prefix = (speaker.clone(), prompt.clone(), exaggeration), prefix
+            self._kept = (speaker.clone(), prompt.clone(), exaggeration, prefix)
         return prefix
 
     def drop(self) -> None:
         """Gives its memory back."""
-        self._of = self._prefix = None
+        self._kept = None
 
 
 def decode(
